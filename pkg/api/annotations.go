@@ -1,0 +1,103 @@
+package api
+
+// Prefix is the domain of every annotation and label that podtoken reads or writes.
+const Prefix = "podtoken.dev/"
+
+// Annotations on the pod (template). Keys that end in a dot take a token's name as suffix.
+const (
+	// AnnotationAudience lists the audiences of a single token named DefaultTokenName.
+	AnnotationAudience = Prefix + "audience"
+	// AnnotationAudienceOf, with a token's name, lists the audiences (1 to MaxAudiences) of that one token.
+	AnnotationAudienceOf = AnnotationAudience + "."
+
+	// AnnotationExpiration is the lifetime to ask for: MinExpirationSeconds up to the installation's maximum.
+	// Without suffix it is the default of all tokens of the pod.
+	AnnotationExpiration = Prefix + "expiration"
+	// AnnotationExpirationOf is AnnotationExpiration for one token.
+	AnnotationExpirationOf = AnnotationExpiration + "."
+
+	// AnnotationPathOf is the token's file below the mount directory; the token's name by default.
+	AnnotationPathOf = Prefix + "path."
+	// AnnotationEnvOf names the variable that holds the file's absolute path; EnvNone for no variable.
+	AnnotationEnvOf = Prefix + "env."
+
+	// AnnotationFileMode is the octal mode of the token files, owner-readable, never writable by group or others.
+	AnnotationFileMode = Prefix + "file-mode"
+	// AnnotationFileModeOf is AnnotationFileMode for one token.
+	AnnotationFileModeOf = AnnotationFileMode + "."
+
+	// AnnotationMountPath is the directory in the containers; DefaultMountPath by default.
+	AnnotationMountPath = Prefix + "mount-path"
+	// AnnotationContainers names the only containers that get the mount and the variables.
+	AnnotationContainers = Prefix + "containers"
+	// AnnotationSkipContainers names containers that get neither.
+	AnnotationSkipContainers = Prefix + "skip-containers"
+
+	// AnnotationRefreshAt is the part of the lifetime, in percent, after which a token is replaced.
+	AnnotationRefreshAt = Prefix + "refresh-at"
+	// AnnotationWait tells whether the pod's other containers wait until every token exists.
+	AnnotationWait = Prefix + "wait"
+	// AnnotationNotify is a loopback URL that is POSTed after files changed.
+	AnnotationNotify = Prefix + "notify"
+	// AnnotationNotifySignal is SIGNAL:process-name, sent after files changed.
+	AnnotationNotifySignal = Prefix + "notify-signal"
+	// AnnotationMetricsPort opens the sidecar's port for /metrics, /healthz and /readyz.
+	AnnotationMetricsPort = Prefix + "metrics-port"
+	// AnnotationDelivery is DeliverySidecar or DeliveryProjected.
+	AnnotationDelivery = Prefix + "delivery"
+	// AnnotationSidecarResources is the JSON of a container's resources.
+	AnnotationSidecarResources = Prefix + "sidecar-resources"
+	// AnnotationInject switches injection off with "false".
+	AnnotationInject = Prefix + "inject"
+
+	// AnnotationStatus is written by the webhook (see Status); users do not set it.
+	AnnotationStatus = Prefix + "status"
+)
+
+// Values of AnnotationDelivery.
+const (
+	DeliverySidecar   = "sidecar"
+	DeliveryProjected = "projected"
+)
+
+// EnvNone is the value of AnnotationEnvOf for "no variable".
+const EnvNone = "none"
+
+// DefaultTokenName is the name of the token that AnnotationAudience, without a name, asks for.
+const DefaultTokenName = "token"
+
+// Limits and defaults of the contract.
+const (
+	MaxTokenNameLength       = 40
+	MaxAudiences             = 8
+	MinExpirationSeconds     = 600
+	DefaultExpirationSeconds = 3600
+	// ForbiddenExpirationSeconds is the lifetime that kube-apiserver extends to a year for pod-bound tokens of the API
+	// server's audience (k8s.io/kubernetes@v1.37.2/pkg/serviceaccount/claims.go). podtoken never asks for it.
+	ForbiddenExpirationSeconds = 3607
+	MinRefreshAtPercent        = 20
+	MaxRefreshAtPercent        = 90
+	DefaultRefreshAtPercent    = 80
+	DefaultMountPath           = "/var/run/secrets/podtoken.dev"
+)
+
+// LabelInjected marks the pods that the webhook changed; its value is "true".
+const LabelInjected = Prefix + "injected"
+
+// Annotations of others that the webhook reads or merges.
+const (
+	// AnnotationMirrorPod marks the API server's copies of static pods, which must never be changed.
+	AnnotationMirrorPod = "kubernetes.io/config.mirror"
+	// AnnotationSafeToEvict lists the volumes that do not keep the cluster autoscaler from removing a node.
+	AnnotationSafeToEvict = "cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes"
+)
+
+// Status is the value of AnnotationStatus, as JSON.
+type Status struct {
+	// Version of the webhook that injected.
+	Version string `json:"version"`
+	// Tokens are the names of the pod's tokens, sorted.
+	Tokens []string `json:"tokens"`
+	// Hash identifies what was injected.
+	Hash string `json:"hash"`
+}

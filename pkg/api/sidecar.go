@@ -1,0 +1,64 @@
+package api
+
+// Names inside an injected pod.
+const (
+	// ContainerName is the injected native sidecar.
+	ContainerName = "podtoken"
+	// VolumeTokens is the volume that holds the token files.
+	VolumeTokens = "podtoken"
+	// VolumeAPI is the projected volume with the sidecar's own API credential, CA and namespace.
+	VolumeAPI = "podtoken-api"
+
+	// SidecarBinary is the path of the binary in the sidecar's image.
+	SidecarBinary = "/podtoken-sidecar"
+	// SidecarTokenDir is where the sidecar itself mounts VolumeTokens, whatever AnnotationMountPath says.
+	SidecarTokenDir = DefaultMountPath
+	// APIMountPath is where the sidecar mounts VolumeAPI: the place where every in-cluster client looks.
+	APIMountPath = "/var/run/secrets/kubernetes.io/serviceaccount"
+	// APITokenExpirationSeconds is the shortest lifetime that the API server grants, so that the kubelet renews the
+	// sidecar's own credential every eight minutes.
+	APITokenExpirationSeconds = 600
+)
+
+// Files below the token directory that are podtoken's own. No path of a token may have a segment with ReservedPrefix.
+const (
+	ReservedPrefix = ".podtoken"
+	StatusFile     = ReservedPrefix + "-status.json"
+	TempPrefix     = ReservedPrefix + "-tmp-"
+)
+
+// Subcommands and flags of the sidecar.
+const (
+	CommandRun       = "run"
+	CommandWait      = "wait"
+	CommandCheck     = "check"
+	FlagToken        = "token"
+	FlagNotify       = "notify"
+	FlagNotifySignal = "notify-signal"
+	FlagMetricsPort  = "metrics-port"
+)
+
+// Environment of the sidecar, filled in by the downward API.
+const (
+	EnvPodName        = "PODTOKEN_POD_NAME"
+	EnvPodNamespace   = "PODTOKEN_POD_NAMESPACE"
+	EnvPodUID         = "PODTOKEN_POD_UID"
+	EnvServiceAccount = "PODTOKEN_SERVICE_ACCOUNT"
+)
+
+// TokenSpec is what the webhook tells the sidecar about one token: the JSON value of FlagToken. It stands in the pod's
+// immutable spec, where `kubectl describe pod` shows it and the grant controller reads the audiences.
+type TokenSpec struct {
+	// Name of the token, a DNS label of at most MaxTokenNameLength characters.
+	Name string `json:"name"`
+	// Audiences of the one token, 1 to MaxAudiences, no duplicates, in the user's order.
+	Audiences []string `json:"audiences"`
+	// ExpirationSeconds to ask for; the API server may grant less.
+	ExpirationSeconds int64 `json:"expirationSeconds"`
+	// Path of the file, relative to the token directory.
+	Path string `json:"path"`
+	// Mode of the file: four octal digits, as "0400".
+	Mode string `json:"mode"`
+	// RefreshAtPercent of the granted lifetime the token is replaced.
+	RefreshAtPercent int `json:"refreshAtPercent"`
+}
