@@ -1,0 +1,364 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+
+	"github.com/podtoken/podtoken/pkg/mutate"
+)
+
+const (
+	golden  = "charts/podtoken/golden/*.yaml"
+	install = "manifests/install.yaml"
+)
+
+// TestGoldenPerValuesFile finds a values file without a render, and a render without its values file.
+func TestGoldenPerValuesFile(t *testing.T) {
+	names := func(pattern, suffix string) []string {
+		paths, err := filepath.Glob(filepath.Join(root, pattern))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, path := range paths {
+			paths[i] = strings.TrimSuffix(filepath.Base(path), suffix)
+		}
+		return paths
+	}
+	want := names("charts/podtoken/ci/*-values.yaml", "-values.yaml")
+	if got := names(golden, ".yaml"); len(want) < 2 || !slices.Equal(got, want) {
+		t.Errorf("golden files for %q, values files for %q: run `make generate`", got, want)
+	}
+}
+
+// TestMutatingWebhookConfiguration compares the whole object: each of its fields decides whose pods an outage hurts.
+func TestMutatingWebhookConfiguration(t *testing.T) {
+	want := admissionregistrationv1.MutatingWebhook{
+		Name:                    "pods.podtoken.dev",
+		AdmissionReviewVersions: []string{"v1"},
+		ClientConfig: admissionregistrationv1.WebhookClientConfig{
+			Service: &admissionregistrationv1.ServiceReference{
+				Name: "podtoken-webhook", Namespace: "podtoken-system", Path: new("/mutate"), Port: new(int32(443)),
+			},
+		},
+		Rules: []admissionregistrationv1.RuleWithOperations{{
+			Operations: []admissionregistrationv1.OperationType{"CREATE"},
+			Rule: admissionregistrationv1.Rule{
+				APIGroups: []string{""}, APIVersions: []string{"v1"}, Resources: []string{"pods"},
+				Scope: new(admissionregistrationv1.NamespacedScope),
+			},
+		}},
+		MatchPolicy:        new(admissionregistrationv1.Equivalent),
+		FailurePolicy:      new(admissionregistrationv1.Fail),
+		ReinvocationPolicy: new(admissionregistrationv1.IfNeededReinvocationPolicy),
+		SideEffects:        new(admissionregistrationv1.SideEffectClassNone),
+		TimeoutSeconds:     new(int32(5)),
+		NamespaceSelector: &metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{{
+			Key: "kubernetes.io/metadata.name", Operator: metav1.LabelSelectorOpNotIn,
+			Values: []string{"kube-system", "kube-node-lease", "podtoken-system"},
+		}}},
+		ObjectSelector: &metav1.LabelSelector{},
+		MatchConditions: []admissionregistrationv1.MatchCondition{
+			{
+				Name: "asks-for-tokens",
+				Expression: "object.metadata.?annotations.orValue({}).exists(key, " +
+					"key.startsWith('podtoken.dev/') && key != 'podtoken.dev/status')",
+			},
+			{
+				Name:       "not-a-mirror-pod",
+				Expression: "!('kubernetes.io/config.mirror' in object.metadata.?annotations.orValue({}))",
+			},
+		},
+	}
+	eachFile(t, func(t *testing.T, path string) {
+		want := *want.DeepCopy()
+		if strings.HasSuffix(path, "full.yaml") {
+			values := &want.NamespaceSelector.MatchExpressions[0].Values
+			*values = append(*values, "monitoring")
+		}
+		configuration := one[*admissionregistrationv1.MutatingWebhookConfiguration](t, decode(t, path))
+		if diff := cmp.Diff([]admissionregistrationv1.MutatingWebhook{want}, configuration.Webhooks); diff != "" {
+			t.Errorf("webhooks (-want +got):\n%s", diff)
+		}
+		wantAnnotations := map[string]string{"cert-manager.io/inject-ca-from": "podtoken-system/podtoken-webhook-tls"}
+		if diff := cmp.Diff(wantAnnotations, configuration.Annotations); diff != "" {
+			t.Errorf("annotations (-want +got):\n%s", diff)
+		}
+	}, golden, install)
+}
+
+// TestConfiguration feeds the ConfigMap to the parser of its consumer.
+func TestConfiguration(t *testing.T) {
+	eachFile(t, func(t *testing.T, path string) {
+		configMap := one[*corev1.ConfigMap](t, decode(t, path))
+		cfg, err := mutate.ParseConfig([]byte(configMap.Data["config.yaml"]))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if full := strings.HasSuffix(path, "full.yaml"); full != (cfg.Sidecar.RunAsUser == nil) {
+			t.Errorf("sidecar.runAsUser is %v: null has to stay null and only null", cfg.Sidecar.RunAsUser)
+		}
+	}, golden, install)
+}
+
+// TestDefaultsAreTheProgramsDefaults: what the chart writes out is what the webhook does without being told.
+func TestDefaultsAreTheProgramsDefaults(t *testing.T) {
+	objects := decode(t, filepath.Join(root, "charts/podtoken/golden/default.yaml"))
+	got, err := mutate.ParseConfig([]byte(one[*corev1.ConfigMap](t, objects).Data["config.yaml"]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, err := mutate.ParseConfig([]byte(`{"apiVersion": "podtoken.dev/v1alpha1", "kind": "WebhookConfiguration",
+		"sidecar": {"image": "podtoken/sidecar:0.1.0"}}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("configuration (-without values +of the chart):\n%s", diff)
+	}
+}
+
+// TestReferences: whatever names another object names one that is there.
+func TestReferences(t *testing.T) {
+	eachFile(t, func(t *testing.T, path string) {
+		objects := decode(t, path)
+		deployment := one[*appsv1.Deployment](t, objects)
+		spec := deployment.Spec.Template.Spec
+		podLabels := labels.Set(deployment.Spec.Template.Labels)
+		service := one[*corev1.Service](t, objects)
+
+		for name, selector := range map[string]*metav1.LabelSelector{
+			"Deployment":          deployment.Spec.Selector,
+			"PodDisruptionBudget": one[*policyv1.PodDisruptionBudget](t, objects).Spec.Selector,
+			"Service":             {MatchLabels: service.Spec.Selector},
+			"first spread":        spec.TopologySpreadConstraints[0].LabelSelector,
+			"second spread":       spec.TopologySpreadConstraints[1].LabelSelector,
+		} {
+			if parsed, err := metav1.LabelSelectorAsSelector(selector); err != nil || parsed.Empty() || !parsed.Matches(podLabels) {
+				t.Errorf("%s: selector %v does not select the pods with %v (%v)", name, selector, podLabels, err)
+			}
+		}
+		if got := one[*corev1.ServiceAccount](t, objects).Name; got != spec.ServiceAccountName {
+			t.Errorf("the ServiceAccount is %q, the pods use %q", got, spec.ServiceAccountName)
+		}
+		if got := one[*corev1.ConfigMap](t, objects).Name; got != spec.Volumes[1].ConfigMap.Name {
+			t.Errorf("the ConfigMap is %q, the pods use %q", got, spec.Volumes[1].ConfigMap.Name)
+		}
+		ports := map[string]int32{}
+		for _, port := range spec.Containers[0].Ports {
+			ports[port.Name] = port.ContainerPort
+		}
+		got := map[int32]int32{}
+		for _, port := range service.Spec.Ports {
+			got[port.Port] = ports[port.TargetPort.StrVal]
+		}
+		if diff := cmp.Diff(map[int32]int32{443: 9443, 8080: 8080}, got); diff != "" {
+			t.Errorf("ports of the Service to ports of the container (-want +got):\n%s", diff)
+		}
+
+		for _, object := range objects {
+			_, isNamespace := object.(*corev1.Namespace)
+			_, isWebhook := object.(*admissionregistrationv1.MutatingWebhookConfiguration)
+			if !isNamespace && !isWebhook && object.GetNamespace() != "podtoken-system" {
+				t.Errorf("%T %s is in namespace %q", object, object.GetName(), object.GetNamespace())
+			}
+			if object.GetLabels()["app.kubernetes.io/part-of"] != "podtoken" {
+				t.Errorf("%T %s has labels %v", object, object.GetName(), object.GetLabels())
+			}
+		}
+	}, golden, install)
+}
+
+// TestCertificates follows the chain from what API servers trust to what the webhook serves.
+func TestCertificates(t *testing.T) {
+	eachFile(t, func(t *testing.T, path string) {
+		objects := decode(t, path)
+		certificates, issuers := map[string]*certificate{}, map[string]*issuer{}
+		for _, c := range all[*certificate](objects) {
+			certificates[c.Name] = c
+			if key := c.Spec.PrivateKey; key.Algorithm != "ECDSA" || key.Size != 256 {
+				t.Errorf("%s has a key %+v", c.Name, c.Spec.PrivateKey)
+			}
+			if c.Spec.RenewBefore.Duration >= c.Spec.Duration.Duration || c.Spec.Duration.Duration < time.Hour {
+				t.Errorf("%s lasts %v and is renewed %v before", c.Name, c.Spec.Duration, c.Spec.RenewBefore)
+			}
+		}
+		for _, i := range all[*issuer](objects) {
+			issuers[i.Name] = i
+		}
+
+		leaf := certificates["podtoken-webhook-tls"]
+		if leaf == nil {
+			t.Fatal("there is no certificate podtoken-webhook-tls")
+		}
+		service := one[*corev1.Service](t, objects)
+		if want := []string{service.Name + "." + service.Namespace + ".svc"}; !slices.Equal(leaf.Spec.DNSNames, want) {
+			t.Errorf("the certificate is for %q, want %q", leaf.Spec.DNSNames, want)
+		}
+		if leaf.Spec.PrivateKey.RotationPolicy != "Always" {
+			t.Errorf("the leaf's key is rotated %q", leaf.Spec.PrivateKey.RotationPolicy)
+		}
+		volume := one[*appsv1.Deployment](t, objects).Spec.Template.Spec.Volumes[0].Secret
+		if volume.SecretName != leaf.Spec.SecretName {
+			t.Errorf("the certificate is in Secret %q, the pods mount %q", leaf.Spec.SecretName, volume.SecretName)
+		}
+
+		if strings.HasSuffix(path, "full.yaml") {
+			if want := (issuerRef{"company-ca", "ClusterIssuer", "cert-manager.io"}); leaf.Spec.IssuerRef != want || len(issuers) != 0 {
+				t.Errorf("the issuer is %+v, want %+v, beside %d issuers of the chart", leaf.Spec.IssuerRef, want, len(issuers))
+			}
+			return
+		}
+		authority := issuers[leaf.Spec.IssuerRef.Name]
+		if authority == nil || authority.Spec.CA == nil {
+			t.Fatalf("the issuer %+v is no CA", leaf.Spec.IssuerRef)
+		}
+		ca := certificates[authority.Spec.CA.SecretName]
+		if ca == nil || !ca.Spec.IsCA || ca.Spec.SecretName != authority.Spec.CA.SecretName || ca.Spec.CommonName == "" {
+			t.Fatalf("Secret %q does not come from a CA certificate", authority.Spec.CA.SecretName)
+		}
+		// The reason stands in templates/certificate.yaml.
+		if ca.Spec.PrivateKey.RotationPolicy != "Never" {
+			t.Errorf("the CA's key is rotated %q: leaves would lose their trust when the CA is renewed", ca.Spec.PrivateKey.RotationPolicy)
+		}
+		if ca.Spec.RenewBefore.Duration < leaf.Spec.Duration.Duration {
+			t.Errorf("the CA may end before a leaf: renewed %v before its end, a leaf lasts %v", ca.Spec.RenewBefore, leaf.Spec.Duration)
+		}
+		if root := issuers[ca.Spec.IssuerRef.Name]; root == nil || root.Spec.SelfSigned == nil {
+			t.Errorf("the CA's issuer %+v does not self-sign", ca.Spec.IssuerRef)
+		}
+	}, golden, install)
+}
+
+// TestWebhookPods: what keeps the webhook available, and itself out of reach.
+func TestWebhookPods(t *testing.T) {
+	eachFile(t, func(t *testing.T, path string) {
+		objects := decode(t, path)
+		deployment := one[*appsv1.Deployment](t, objects)
+		spec := deployment.Spec.Template.Spec
+		container := spec.Containers[0]
+
+		if *deployment.Spec.Replicas < 2 || deployment.Spec.Strategy.RollingUpdate.MaxUnavailable.IntValue() != 0 {
+			t.Errorf("an update takes webhooks away: %+v of %d", deployment.Spec.Strategy, *deployment.Spec.Replicas)
+		}
+		if one[*policyv1.PodDisruptionBudget](t, objects).Spec.MinAvailable != nil {
+			t.Error("the PodDisruptionBudget would block the drain of a single replica")
+		}
+		for _, account := range []*bool{spec.AutomountServiceAccountToken, one[*corev1.ServiceAccount](t, objects).AutomountServiceAccountToken} {
+			if account == nil || *account {
+				t.Error("the webhook has an API credential")
+			}
+		}
+		if _, limited := container.Resources.Limits[corev1.ResourceCPU]; limited || container.Resources.Limits.Memory().IsZero() ||
+			container.Resources.Requests.Cpu().IsZero() || container.Resources.Requests.Memory().IsZero() {
+			t.Errorf("resources are %+v, want requests, a memory limit and no CPU limit", container.Resources)
+		}
+		if container.LivenessProbe.HTTPGet.Path != "/healthz" || container.ReadinessProbe.HTTPGet.Path != "/readyz" {
+			t.Error("the probes ask elsewhere")
+		}
+		if context := container.SecurityContext; context.ReadOnlyRootFilesystem == nil || !*context.ReadOnlyRootFilesystem {
+			t.Error("the root file system can be written to")
+		}
+		if mode := *spec.Volumes[0].Secret.DefaultMode; mode != 0o440 {
+			t.Errorf("the key's mode is %#o, want 0440: for the group that fsGroup gives it", mode)
+		}
+		for _, mount := range container.VolumeMounts {
+			if mount.SubPath != "" {
+				t.Errorf("volume %s is mounted with a subPath, which never changes", mount.Name)
+			}
+		}
+		for _, arg := range container.Args {
+			if value, found := strings.CutPrefix(arg, "--drain-delay="); found {
+				delay, err := time.ParseDuration(value)
+				if err != nil || time.Duration(*spec.TerminationGracePeriodSeconds)*time.Second < delay+10*time.Second {
+					t.Errorf("killed after %d s, with a drain delay of %v (%v)", *spec.TerminationGracePeriodSeconds, delay, err)
+				}
+			}
+		}
+		for key := range deployment.Spec.Template.Annotations {
+			if strings.HasPrefix(key, "checksum/") {
+				t.Errorf("annotation %s restarts the webhook when it would read the change itself", key)
+			}
+		}
+	}, golden, install)
+}
+
+// TestInstallManifest: install.yaml is the default render with a namespace on top, and not said to be Helm's.
+func TestInstallManifest(t *testing.T) {
+	const managedBy = "app.kubernetes.io/managed-by"
+	fromHelm := decode(t, filepath.Join(root, "charts/podtoken/golden/default.yaml"))
+	for _, object := range fromHelm {
+		delete(object.GetLabels(), managedBy)
+	}
+	manifest := decode(t, filepath.Join(root, install))
+	namespace, ok := manifest[0].(*corev1.Namespace)
+	if !ok {
+		t.Fatalf("begins with a %T, want a Namespace", manifest[0])
+	}
+	if namespace.Name != "podtoken-system" || namespace.Labels["pod-security.kubernetes.io/enforce"] != "restricted" {
+		t.Errorf("namespace %s has labels %v", namespace.Name, namespace.Labels)
+	}
+	if diff := cmp.Diff(fromHelm, manifest[1:]); diff != "" {
+		t.Errorf("run `make generate`; objects (-default render +install.yaml):\n%s", diff)
+	}
+}
+
+// TestImagesNameNoRegistry: as delivered, every image is looked up where the container runtime looks by default.
+func TestImagesNameNoRegistry(t *testing.T) {
+	eachFile(t, func(t *testing.T, path string) {
+		content, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		images := 0
+		for line := range strings.SplitSeq(string(content), "\n") {
+			image, found := strings.CutPrefix(strings.TrimLeft(line, " -"), "image: ")
+			if !found {
+				continue
+			}
+			images++
+			// The rule of the reference format: a first part with a dot, a colon or "localhost" is a host.
+			first, _, hasFolder := strings.Cut(strings.Trim(image, `"`), "/")
+			if hasFolder && (strings.ContainsAny(first, ".:") || first == "localhost") {
+				t.Errorf("image %s names a registry", image)
+			}
+		}
+		if images == 0 {
+			t.Error("there are no images")
+		}
+	}, "charts/podtoken/golden/default.yaml", install, "manifests/examples/*.yaml")
+}
+
+// TestImageReferences: digest before tag before appVersion, the registry in front.
+func TestImageReferences(t *testing.T) {
+	const digest = "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+	want := map[string][2]string{
+		"default.yaml": {"podtoken/webhook:0.1.0", "podtoken/sidecar:0.1.0"},
+		"full.yaml": {
+			"images.example.com:5000/mirror/tokens/webhook@" + digest,
+			"images.example.com:5000/mirror/tokens/sidecar:v9.9.9",
+		},
+	}
+	eachFile(t, func(t *testing.T, path string) {
+		objects := decode(t, path)
+		cfg, err := mutate.ParseConfig([]byte(one[*corev1.ConfigMap](t, objects).Data["config.yaml"]))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := [2]string{one[*appsv1.Deployment](t, objects).Spec.Template.Spec.Containers[0].Image, cfg.Sidecar.Image}
+		if got != want[filepath.Base(path)] {
+			t.Errorf("got %q, want %q", got, want[filepath.Base(path)])
+		}
+	}, golden)
+}

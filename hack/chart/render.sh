@@ -1,0 +1,81 @@
+#!/bin/sh
+# Renders what is generated from charts/podtoken: golden/*.yaml (one per ci/*-values.yaml), the table of values in its
+# README.md, and manifests/install.yaml. With --check it changes nothing and fails when one of them is out of date.
+#
+# Needs helm 4 ($HELM, or helm in PATH) and go.
+set -eu
+
+cd "$(dirname "$0")/../.."
+helm=${HELM:-helm}
+chart=charts/podtoken
+
+case "${1:-}" in
+'' | --check) mode=${1:-} ;;
+*)
+	echo "usage: hack/chart/render.sh [--check]" >&2
+	exit 2
+	;;
+esac
+
+if ! command -v "$helm" >/dev/null; then
+	echo "hack/chart/render.sh: no helm: set HELM to the path of helm 4, or put it in PATH" >&2
+	exit 1
+fi
+
+out=$(mktemp -d)
+trap 'rm -rf "$out"' EXIT
+mkdir -p "$out/$chart/golden" "$out/manifests"
+
+# Nothing of the user's own helm settings, plugins or clusters may matter.
+HELM_CONFIG_HOME=$out/.helm HELM_CACHE_HOME=$out/.helm HELM_DATA_HOME=$out/.helm KUBECONFIG=$out/.helm/none
+export HELM_CONFIG_HOME HELM_CACHE_HOME HELM_DATA_HOME KUBECONFIG
+
+render() {
+	"$helm" template podtoken "$chart" --namespace podtoken-system --kube-version 1.33.0 "$@"
+}
+
+for values in "$chart"/ci/*-values.yaml; do
+	"$helm" lint --strict --quiet --namespace podtoken-system --kube-version 1.33.0 -f "$values" "$chart"
+	name=$(basename "$values" -values.yaml)
+	render -f "$values" >"$out/$chart/golden/$name.yaml"
+done
+
+{
+	cat <<-'EOF'
+		# Generated from charts/podtoken by hack/chart/render.sh (make generate). Do not edit.
+		#
+		# Needs cert-manager in the cluster. Installs into the namespace podtoken-system:
+		#
+		#     kubectl apply --server-side -f install.yaml
+		---
+		apiVersion: v1
+		kind: Namespace
+		metadata:
+		  name: podtoken-system
+		  labels:
+		    app.kubernetes.io/name: podtoken
+		    app.kubernetes.io/part-of: podtoken
+		    pod-security.kubernetes.io/enforce: restricted
+	EOF
+	# Helm does not manage what is applied without it.
+	render | sed '/^ *app\.kubernetes\.io\/managed-by: Helm$/d'
+} >"$out/manifests/install.yaml"
+
+go run ./hack/chart "$chart/values.yaml" "$chart/README.md" >"$out/$chart/README.md"
+
+if [ "$mode" != --check ]; then
+	rm -f "$chart"/golden/*.yaml
+	cp "$out/$chart"/golden/*.yaml "$chart/golden/"
+	cp "$out/$chart/README.md" "$chart/README.md"
+	cp "$out/manifests/install.yaml" manifests/install.yaml
+	exit 0
+fi
+
+stale=0
+for path in "$chart/golden" "$chart/README.md" manifests/install.yaml; do
+	diff -ru "$path" "$out/$path" || stale=1
+done
+if [ "$stale" != 0 ]; then
+	echo "hack/chart/render.sh: generated files are out of date: run \`make generate\` and commit the result" >&2
+	exit 1
+fi

@@ -1,0 +1,232 @@
+//go:build helm
+
+package rendertest
+
+import (
+	"bytes"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+const (
+	chart  = "../../../charts/podtoken"
+	digest = "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+)
+
+// helm runs $HELM away from the user's settings and clusters.
+func helm(t *testing.T, args ...string) (stdout string, err error) {
+	t.Helper()
+	path := os.Getenv("HELM")
+	if path == "" {
+		t.Fatal("HELM is not set: set it to the path of helm 4")
+	}
+	readChart(t)
+	home := t.TempDir()
+	command := exec.CommandContext(t.Context(), path, args...)
+	command.Env = append(os.Environ(), "HELM_CONFIG_HOME="+home, "HELM_CACHE_HOME="+home, "HELM_DATA_HOME="+home, "KUBECONFIG="+home+"/none")
+	var out, problems bytes.Buffer
+	command.Stdout, command.Stderr = &out, &problems
+	if err := command.Run(); err != nil {
+		return problems.String(), err
+	}
+	return out.String(), nil
+}
+
+// readChart opens every file of the chart: go test takes a result out of its cache unless a file changed that the test
+// itself, not a program that it runs, has opened.
+func readChart(t *testing.T) {
+	t.Helper()
+	err := filepath.WalkDir(chart, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() {
+			return err
+		}
+		_, err = os.ReadFile(path)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// render returns the rendered chart for a release "podtoken" in "podtoken-system", unless the arguments say otherwise.
+func render(t *testing.T, args ...string) string {
+	t.Helper()
+	out, err := helm(t, append([]string{"template", "podtoken", chart, "--namespace=podtoken-system", "--kube-version=1.33.0"}, args...)...)
+	if err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	return out
+}
+
+// values returns what stands behind a key, in the order of the render, without quotes.
+func values(rendered, key string) []string {
+	var found []string
+	for _, match := range regexp.MustCompile(`(?m)^[ -]*`+regexp.QuoteMeta(key)+`: (.*)$`).FindAllStringSubmatch(rendered, -1) {
+		found = append(found, strings.Trim(match[1], `"`))
+	}
+	return found
+}
+
+func TestRefusedValues(t *testing.T) {
+	tests := map[string]struct{ set, want string }{
+		"an unknown key":                     {"webhok.replicas=2", "'webhok' not allowed"},
+		"an unknown key further down":        {"webhook.replica=2", "at '/webhook': additional properties 'replica' not allowed"},
+		"an unknown key of resources":        {"sidecar.resources.limit.memory=1Mi", "at '/sidecar/resources': additional properties 'limit' not allowed"},
+		"no replicas":                        {"webhook.replicas=0", "at '/webhook/replicas'"},
+		"a log level that does not exist":    {"webhook.logLevel=loud", "at '/webhook/logLevel'"},
+		"a pull policy in lower case":        {"image.pullPolicy=always", "at '/image/pullPolicy'"},
+		"a registry with a slash at the end": {"image.registry=images.example.com/", "at '/image/registry'"},
+		"a registry with a scheme":           {"image.registry=https://images.example.com", "at '/image/registry'"},
+		"a tag inside the repository":        {"sidecar.image.tag=a:b", "at '/sidecar/image/tag'"},
+		"half a digest":                      {"sidecar.image.digest=sha256:0123", "at '/sidecar/image/digest'"},
+		"a sidecar that is root":             {"sidecar.runAsUser=0", "at '/sidecar/runAsUser'"},
+		"a webhook that is root":             {"webhook.runAsUser=0", "at '/webhook/runAsUser'"},
+		"a quantity with a wrong unit":       {"sidecar.resources.limits.memory=16MB", "at '/sidecar/resources/limits/memory'"},
+		"guaranteed resources without one":   {"sidecar.guaranteedResources.cpu=null", "missing property 'cpu'"},
+		"another word for BestEffort":        {"sidecar.bestEffort=Never", "at '/sidecar/bestEffort'"},
+		"a lifetime without a unit":          {"tokens.maxExpiration=3600", "at '/tokens/maxExpiration'"},
+		"a lifetime in days":                 {"tokens.maxExpiration=1d", "at '/tokens/maxExpiration'"},
+		"no tokens at all":                   {"tokens.maxPerPod=0", "at '/tokens/maxPerPod'"},
+		"an audience with a blank":           {"tokens.apiServerAudiences={a b}", "at '/tokens/apiServerAudiences/0'"},
+		"an issuer without a name":           {"tls.certManager.issuerRef.kind=ClusterIssuer", "at '/tls/certManager/issuerRef'"},
+		"a namespace that cannot exist":      {"webhook.excludeNamespaces={Monitoring}", "at '/webhook/excludeNamespaces/0'"},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			out, err := helm(t, "template", "podtoken", chart, "--kube-version=1.33.0", "--set", test.set)
+			if err == nil || !strings.Contains(out, test.want) {
+				t.Errorf("--set %s: got error %v, want %q in:\n%s", test.set, err, test.want, out)
+			}
+		})
+	}
+}
+
+func TestOldKubernetesIsRefused(t *testing.T) {
+	out, err := helm(t, "template", "podtoken", chart, "--kube-version=1.32.9")
+	if err == nil || !strings.Contains(out, "requires kubeVersion: >=1.33.0-0") {
+		t.Errorf("got error %v:\n%s", err, out)
+	}
+	// Builds of cloud providers have suffixes, which semantic versioning takes for pre-releases.
+	render(t, "--kube-version=1.33.0-gke.100")
+}
+
+func TestImages(t *testing.T) {
+	tests := map[string]struct {
+		set  []string
+		want []string // the sidecar's in the ConfigMap, the webhook's in the Deployment
+	}{
+		"as it comes":                  {nil, []string{"podtoken/sidecar:0.1.0", "podtoken/webhook:0.1.0"}},
+		"the registry before both":     {[]string{"image.registry=images.example.com:5000/a"}, []string{"images.example.com:5000/a/podtoken/sidecar:0.1.0", "images.example.com:5000/a/podtoken/webhook:0.1.0"}},
+		"a tag before the appVersion":  {[]string{"webhook.image.tag=v9"}, []string{"podtoken/sidecar:0.1.0", "podtoken/webhook:v9"}},
+		"a digest before the tag":      {[]string{"sidecar.image.tag=v9", "sidecar.image.digest=" + digest}, []string{"podtoken/sidecar@" + digest, "podtoken/webhook:0.1.0"}},
+		"a repository with a registry": {[]string{"sidecar.image.repository=images.example.com/s"}, []string{"images.example.com/s:0.1.0", "podtoken/webhook:0.1.0"}},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			var args []string
+			for _, set := range test.set {
+				args = append(args, "--set", set)
+			}
+			if diff := cmp.Diff(test.want, values(render(t, args...), "image")); diff != "" {
+				t.Errorf("images (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// TestNullLeavesTheUserToThePlatform: on OpenShift any fixed user or group would be refused.
+func TestNullLeavesTheUserToThePlatform(t *testing.T) {
+	rendered := render(t, "--set", "webhook.runAsUser=null,sidecar.runAsUser=null")
+	for key, want := range map[string][]string{"runAsUser": {"null"}, "runAsGroup": nil, "fsGroup": nil, "runAsNonRoot": {"true"}} {
+		if got := values(rendered, key); !slices.Equal(got, want) {
+			t.Errorf("%s: got %q, want %q", key, got, want)
+		}
+	}
+}
+
+func TestLargeNumbersStayNumbers(t *testing.T) {
+	rendered := render(t, "--set", "webhook.runAsUser=1000650000,sidecar.runAsUser=1000650000")
+	if got, want := values(rendered, "runAsUser"), []string{"1000650000", "1000650000"}; !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+func TestDefaultsCanBeRemoved(t *testing.T) {
+	rendered := render(t, "--set", "webhook.resources.limits=null,sidecar.resources.limits=null,webhook.priorityClassName=")
+	for _, key := range []string{"limits", "priorityClassName"} {
+		if strings.Contains(rendered, key+":") {
+			t.Errorf("%s is still there:\n%s", key, rendered)
+		}
+	}
+}
+
+func TestNames(t *testing.T) {
+	tests := map[string]struct{ release, want string }{
+		"the chart's":          {"podtoken", "podtoken"},
+		"holds the chart's":    {"my-podtoken", "my-podtoken"},
+		"another":              {"tokens", "tokens-podtoken"},
+		"the longest possible": {strings.Repeat("a", 53), strings.Repeat("a", 31) + "-podtoken"},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			out, err := helm(t, "template", test.release, chart, "--namespace=elsewhere", "--kube-version=1.33.0")
+			if err != nil {
+				t.Fatal(out)
+			}
+			if !strings.Contains(out, "kind: MutatingWebhookConfiguration\nmetadata:\n  name: "+test.want+"\n") {
+				t.Errorf("the webhook configuration is not named %s:\n%s", test.want, out)
+			}
+			names := values(out, "name")
+			for _, suffix := range []string{"-webhook", "-webhook-ca", "-webhook-tls", "-webhook-selfsigned"} {
+				if !slices.Contains(names, test.want+suffix) {
+					t.Errorf("nothing is named %s", test.want+suffix)
+				}
+			}
+			for _, object := range names {
+				if len(object) > 63 {
+					t.Errorf("name %s is too long for a Service", object)
+				}
+			}
+			// The namespace of the release, wherever it is, never depends on the webhook that runs in it.
+			if !strings.Contains(out, "- kube-node-lease\n            - elsewhere\n") || strings.Contains(out, "podtoken-system") {
+				t.Errorf("the release's own namespace is not excluded:\n%s", out)
+			}
+		})
+	}
+}
+
+func TestIssuerOfTheUser(t *testing.T) {
+	rendered := render(t, "--set", "tls.certManager.issuerRef.name=company")
+	if strings.Contains(rendered, "kind: Issuer\nmetadata") || strings.Count(rendered, "kind: Certificate\n") != 1 {
+		t.Errorf("there are issuers of the chart's own:\n%s", rendered)
+	}
+	if !strings.Contains(rendered, "issuerRef:\n    name: company\n    kind: Issuer\n    group: cert-manager.io\n") {
+		t.Errorf("the user's issuer is not asked:\n%s", rendered)
+	}
+}
+
+// TestAsDependency: Helm and parent charts put keys of their own into the values.
+func TestAsDependency(t *testing.T) {
+	render(t, "--set", "global.anything=1,enabled=true")
+}
+
+func TestNotes(t *testing.T) {
+	out, err := helm(t, "install", "podtoken", chart, "--namespace=elsewhere", "--dry-run=client")
+	if err != nil {
+		t.Fatal(out)
+	}
+	_, notes, _ := strings.Cut(out, "\nNOTES:\n")
+	for _, want := range []string{"-n elsewhere rollout status deployment/podtoken-webhook", "podtoken.dev/audience.", "/podtoken-sidecar check"} {
+		if !strings.Contains(notes, want) {
+			t.Errorf("the notes have no %q:\n%s", want, notes)
+		}
+	}
+}
