@@ -1,0 +1,80 @@
+# podtoken. `make` lists what there is.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+MAKEFLAGS += --warn-undefined-variables --no-builtin-rules
+.DEFAULT_GOAL := help
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo v0.0.0-dev)
+REVISION ?= $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
+PLATFORM_BUILD := CGO_ENABLED=0 go build -trimpath -buildvcs=false
+LDFLAGS := -s -w -X github.com/podtoken/podtoken/internal/version.Version=$(VERSION)
+# The test cluster's command: it builds Kubernetes, helm and cert-manager from Go modules and installs Debian packages.
+CLUSTER := cd e2e && CGO_ENABLED=0 go run ./cmd/cluster
+LINT := go tool -modfile=$(CURDIR)/hack/tools/go.mod golangci-lint
+DEMO ?= demo
+
+##@ What most people want
+help: ## Show this list.
+	@awk 'BEGIN {FS = ":.*## "} /^##@ / {printf "\n%s\n", substr($$0, 5)} /^[a-z0-9-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: ## A running cluster with podtoken and an example pod, and what the pod's application sees.
+	@cd e2e && CGO_ENABLED=0 go run ./cmd/demo --name $(DEMO)
+
+demo-down: ## Remove what `make demo` left running.
+	@$(CLUSTER) down --name $(DEMO)
+
+test: test-unit test-chart e2e ## Everything: unit, race, golden, fuzz corpus, chart, and the suite on a real cluster.
+
+##@ Parts of `make test`
+test-unit: cluster-tools ## Unit, golden and fuzz-corpus tests under the race detector.
+	go test -race ./...
+	cd e2e && go vet ./...
+
+test-chart: ## Render the chart with the real helm and compare it with what is committed.
+	helm="$$($(CLUSTER) path)/helm" && HELM="$$helm" hack/chart/render.sh --check && HELM="$$helm" go test -tags helm -count=1 ./hack/chart/...
+
+e2e: cluster-tools ## The suite on a real Kubernetes (KUBECONFIG and PODTOKEN_E2E_REGISTRY choose another cluster).
+	cd e2e && go test -count=1 -timeout 40m ./...
+
+cluster-tools: ## Build Kubernetes, helm and cert-manager once, and install the Debian packages that tests need.
+	@$(CLUSTER) build >/dev/null
+
+##@ Development
+build: ## Build the binaries into bin/.
+	$(PLATFORM_BUILD) -ldflags '$(LDFLAGS)' -o bin/podtoken-webhook ./cmd/webhook
+	$(PLATFORM_BUILD) -ldflags '$(LDFLAGS)' -o bin/podtoken-sidecar ./cmd/sidecar
+
+lint: ## Run golangci-lint over both modules.
+	$(LINT) run ./...
+	cd e2e && $(LINT) run --config ../.golangci.yml ./...
+
+generate: ## Render manifests/install.yaml and the chart's golden files.
+	HELM="$$($(CLUSTER) path)/helm" hack/chart/render.sh
+
+golden: ## Rewrite every golden file; review the diff like code.
+	go test ./pkg/... ./internal/... ./cmd/... -update
+	$(MAKE) generate
+
+verify: ## Check that generated files, formatting and modules are up to date.
+	hack/verify.sh
+
+fuzz: ## Fuzz each target for FUZZTIME (default 30s).
+	hack/fuzz.sh $(or $(FUZZTIME),30s)
+
+bench: ## Benchmarks of the admission path and the sidecar.
+	go test -run '^$$' -bench . -benchmem ./pkg/... ./internal/... ./cmd/...
+
+footprint: build ## Sizes of the binaries and packages they link.
+	@ls -l bin/ | awk 'NR>1 {printf "%-20s %.1f MB\n", $$NF, $$5/1e6}'
+	@for c in webhook sidecar; do echo "$$c: $$(go list -deps ./cmd/$$c | grep -c '\.') packages outside the standard library"; done
+
+image: ## Build both images with buildah, as the tests do.
+	@$(CLUSTER) images
+
+release-notes: ## Print the newest section of the changelog.
+	@awk '/^## /{n++} n==1' CHANGELOG.md
+
+clean: ## Remove build output (the cache of test binaries stays; see e2e/doc.go).
+	rm -rf bin dist
+
+.PHONY: help demo demo-down test test-unit test-chart e2e cluster-tools build lint generate golden verify fuzz bench footprint image release-notes clean
