@@ -1,0 +1,19 @@
+// Command podtoken-sidecar keeps the tokens of one pod fresh. Its reference manual is help.txt, which `help` prints.
+//
+// It runs in every pod of podtoken's users and links the standard library only; deps_test.go says what each exception
+// would cost.
+package main
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
+	code := run(ctx, os.Args[1:], os.Getenv, os.Stdout, os.Stderr)
+	stop()
+	os.Exit(code)
+}

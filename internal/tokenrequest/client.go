@@ -1,0 +1,260 @@
+// Package tokenrequest asks the Kubernetes API server for tokens of one ServiceAccount, bound to one pod. It is a
+// client of one endpoint: POST /api/v1/namespaces/NAMESPACE/serviceaccounts/NAME/token.
+//
+// What it holds on to: TLS 1.2 at least, the cluster's own CA and no other, no proxy from the environment (the request
+// carries a credential), no redirects, bounded time and bounded answers; credential and CA are read again for every
+// request, because the kubelet replaces them. No error has any part of a token in it.
+//
+// The package runs in every pod of podtoken's users: standard library and pkg/... only. client-go would add 20 million
+// bytes.
+package tokenrequest
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/podtoken/podtoken/pkg/api"
+	"github.com/podtoken/podtoken/pkg/sidecar"
+	"github.com/podtoken/podtoken/pkg/sidecar/config"
+	"github.com/podtoken/podtoken/pkg/sidecar/jwt"
+)
+
+const (
+	requestTimeout = 10 * time.Second
+	// idleTimeout closes connections that Idle was not called for.
+	idleTimeout = 5 * time.Second
+	// maxAnswerBytes: a token with 8 audiences has some 2 kB; certificates in a claim could make it ten times that.
+	maxAnswerBytes = 256 << 10
+	// maxFileBytes bounds our own credential and the CA bundle.
+	maxFileBytes = 1 << 20
+)
+
+// Config is where the API server is and who asks.
+type Config struct {
+	// Host and Port as the kubelet gives them in KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT; IPv6 without brackets.
+	Host, Port string
+	// CredentialDir holds the files token and ca.crt.
+	CredentialDir string
+	Pod           config.Pod
+	UserAgent     string
+}
+
+// Client is a sidecar.Minter.
+type Client struct {
+	config   Config
+	endpoint string
+
+	mu        sync.Mutex
+	authority []byte // the PEM that transport trusts
+	transport *http.Transport
+}
+
+var _ sidecar.Minter = (*Client)(nil)
+
+// New makes a Client; it does no I/O.
+func New(c Config) (*Client, error) {
+	if c.Host == "" || c.Port == "" {
+		return nil, errors.New("the API server's address is unknown: KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT must be set, as the kubelet does in every container")
+	}
+	endpoint := url.URL{
+		Scheme: "https",
+		Host:   net.JoinHostPort(strings.Trim(c.Host, "[]"), c.Port),
+		Path:   "/api/v1/namespaces/" + c.Pod.Namespace + "/serviceaccounts/" + c.Pod.ServiceAccount + "/token",
+	}
+	return &Client{config: c, endpoint: endpoint.String()}, nil
+}
+
+// Mint asks for one token and holds the answer against what was asked. Every error is a *sidecar.Error.
+func (c *Client) Mint(ctx context.Context, spec api.TokenSpec) (sidecar.Token, error) {
+	if len(spec.Audiences) == 0 {
+		// The API server would fill in its own audience: an API credential.
+		return sidecar.Token{}, &sidecar.Error{Class: sidecar.ClassConfiguration, Message: "no audience to ask for"}
+	}
+	credential, err := c.credential()
+	if err != nil {
+		return sidecar.Token{}, err
+	}
+	token, err := c.mint(ctx, spec, credential)
+	if e, ok := errors.AsType[*sidecar.Error](err); ok && e.Class == sidecar.ClassUnauthorized {
+		if renewed, err := c.credential(); err == nil && renewed != credential {
+			return c.mint(ctx, spec, renewed)
+		}
+	}
+	return token, err
+}
+
+// Idle closes the connections.
+func (c *Client) Idle() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.transport != nil {
+		c.transport.CloseIdleConnections()
+	}
+}
+
+func (c *Client) mint(ctx context.Context, spec api.TokenSpec, credential string) (sidecar.Token, error) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	body, err := json.Marshal(c.request(spec))
+	if err != nil {
+		return sidecar.Token{}, &sidecar.Error{Class: sidecar.ClassConfiguration, Message: "encoding the request"}
+	}
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, c.endpoint, bytes.NewReader(body))
+	if err != nil {
+		return sidecar.Token{}, networkError(err, credential)
+	}
+	request.Header.Set("Authorization", "Bearer "+credential)
+	request.Header.Set("Content-Type", "application/json")
+	request.Header.Set("Accept", "application/json")
+	request.Header.Set("User-Agent", c.config.UserAgent)
+	transport, err := c.trusted()
+	if err != nil {
+		return sidecar.Token{}, err
+	}
+	// The transport itself, not an http.Client: nothing follows redirects.
+	answer, err := transport.RoundTrip(request)
+	if err != nil {
+		return sidecar.Token{}, networkError(err, credential)
+	}
+	defer func() { _ = answer.Body.Close() }()
+	content, err := io.ReadAll(io.LimitReader(answer.Body, maxAnswerBytes+1))
+	if err != nil {
+		return sidecar.Token{}, networkError(err, credential)
+	}
+	if answer.StatusCode != http.StatusCreated && answer.StatusCode != http.StatusOK {
+		return sidecar.Token{}, refused(answer, content, credential)
+	}
+	token, err := c.accept(content, spec)
+	if err != nil {
+		return sidecar.Token{}, &sidecar.Error{Class: sidecar.ClassAnswer, Status: answer.StatusCode, Message: clean(err.Error(), credential)}
+	}
+	return token, nil
+}
+
+func (c *Client) request(spec api.TokenSpec) tokenRequest {
+	return tokenRequest{
+		APIVersion: apiVersion,
+		Kind:       kind,
+		Spec: tokenRequestSpec{
+			Audiences:         spec.Audiences,
+			ExpirationSeconds: spec.ExpirationSeconds,
+			BoundObjectRef:    &boundObjectReference{Kind: "Pod", APIVersion: "v1", Name: c.config.Pod.Name, UID: c.config.Pod.UID},
+		},
+	}
+}
+
+// accept decodes an answer and checks that it is the token that was asked for.
+func (c *Client) accept(content []byte, spec api.TokenSpec) (sidecar.Token, error) {
+	if len(content) > maxAnswerBytes {
+		return sidecar.Token{}, fmt.Errorf("the answer is longer than %d bytes", maxAnswerBytes)
+	}
+	var answer tokenRequest
+	if json.Unmarshal(content, &answer) != nil {
+		// Not the decoder's own error, which may quote the answer.
+		return sidecar.Token{}, errors.New("the answer is not a TokenRequest")
+	}
+	claims, err := jwt.Parse(answer.Status.Token)
+	if err != nil {
+		return sidecar.Token{}, err
+	}
+	pod := c.config.Pod
+	switch {
+	case claims.PodUID != pod.UID || claims.PodName != pod.Name || claims.Namespace != pod.Namespace:
+		return sidecar.Token{}, errors.New("the token is not bound to this pod")
+	case claims.ServiceAccountName != pod.ServiceAccount:
+		return sidecar.Token{}, errors.New("the token is of another ServiceAccount")
+	case !claims.HasAudiences(spec.Audiences):
+		return sidecar.Token{}, errors.New("the token lacks an audience that was asked for")
+	case answer.Status.ExpirationTimestamp.IsZero():
+		return sidecar.Token{}, errors.New("the answer has no expirationTimestamp")
+	}
+	for _, end := range []time.Time{claims.Expires, answer.Status.ExpirationTimestamp} {
+		if end.Sub(claims.IssuedAt) < time.Second {
+			return sidecar.Token{}, errors.New("the token ends when it begins")
+		}
+	}
+	return sidecar.Token{
+		Secret:  sidecar.Secret(answer.Status.Token),
+		Claims:  claims,
+		Expires: answer.Status.ExpirationTimestamp,
+	}, nil
+}
+
+// credential reads our own API token. The kubelet replaces it by switching a symbolic link.
+func (c *Client) credential() (string, error) {
+	content, err := readFile(filepath.Join(c.config.CredentialDir, "token"))
+	credential := strings.TrimSpace(string(content))
+	if err == nil && credential == "" {
+		err = errors.New("the token file is empty")
+	}
+	if err != nil {
+		return "", &sidecar.Error{Class: sidecar.ClassCredential, Message: "reading the API credential: " + err.Error()}
+	}
+	return credential, nil
+}
+
+// trusted is a transport that trusts the CA file as it is now.
+func (c *Client) trusted() (*http.Transport, error) {
+	authority, err := readFile(filepath.Join(c.config.CredentialDir, "ca.crt"))
+	if err != nil {
+		return nil, &sidecar.Error{Class: sidecar.ClassCredential, Message: "reading the cluster's CA: " + err.Error()}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.transport != nil && bytes.Equal(authority, c.authority) {
+		return c.transport, nil
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(authority) {
+		return nil, &sidecar.Error{Class: sidecar.ClassCredential, Message: "reading the cluster's CA: no certificate in the file"}
+	}
+	if c.transport != nil {
+		c.transport.CloseIdleConnections()
+	}
+	c.authority = authority
+	c.transport = &http.Transport{
+		Proxy:           nil, // never from the environment
+		DialContext:     (&net.Dialer{Timeout: requestTimeout, KeepAlive: -1}).DialContext,
+		TLSClientConfig: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12},
+		// HTTP/1.1 only: a handful of requests per hour are not worth the buffers of HTTP/2.
+		TLSNextProto:           map[string]func(string, *tls.Conn) http.RoundTripper{},
+		MaxIdleConnsPerHost:    4,
+		IdleConnTimeout:        idleTimeout,
+		DisableCompression:     true,
+		MaxResponseHeaderBytes: 64 << 10,
+		ReadBufferSize:         2 << 10,
+		WriteBufferSize:        2 << 10,
+	}
+	return c.transport, nil
+}
+
+func readFile(name string) ([]byte, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = f.Close() }()
+	return io.ReadAll(io.LimitReader(f, maxFileBytes))
+}
+
+func networkError(err error, credential string) *sidecar.Error {
+	message := err.Error()
+	if errors.Is(err, context.DeadlineExceeded) {
+		message = fmt.Sprintf("no answer of the API server within %s", requestTimeout)
+	}
+	return &sidecar.Error{Class: sidecar.ClassNetwork, Message: clean(message, credential)}
+}

@@ -1,0 +1,207 @@
+// Package config decodes and checks what a sidecar is told: the arguments that the webhook wrote and the pod's identity.
+//
+// It does no I/O, and runs in every pod of podtoken's users: the standard library and pkg/api only.
+package config
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode"
+
+	"github.com/podtoken/podtoken/pkg/api"
+)
+
+// Config is what one sidecar keeps and does. Validate before use; it is never changed afterwards.
+type Config struct {
+	Pod    Pod
+	Tokens []api.TokenSpec
+	// Dir holds the token files.
+	Dir string
+
+	// Notify is the loopback URL that is POSTed after files changed; empty for none.
+	Notify string
+	// NotifySignal is sent after files changed; the zero value for none.
+	NotifySignal Signal
+	// MetricsPort is the port of /metrics, /healthz and /readyz; 0 opens none.
+	MetricsPort int
+}
+
+// Pod is the identity that every token is bound to.
+type Pod struct {
+	Namespace, Name, UID string
+	ServiceAccount       string
+}
+
+// Signal names a signal and the process of the pod that gets it.
+type Signal struct {
+	Name, Process string
+}
+
+// maxExpirationSeconds is the API server's own upper bound
+// (k8s.io/kubernetes@v1.37.2/pkg/apis/authentication/validation/validation.go).
+const maxExpirationSeconds = 1 << 32
+
+// signals that can be sent: those that a program handles to read its files again.
+var signals = []string{"SIGHUP", "SIGINT", "SIGQUIT", "SIGTERM", "SIGUSR1", "SIGUSR2", "SIGWINCH"}
+
+// ParseToken decodes the value of --token. Unknown fields are refused: webhook and sidecar are released together, so a
+// field that this sidecar does not know is a setting of the user that would not be honoured.
+func ParseToken(value string) (api.TokenSpec, error) {
+	decoder := json.NewDecoder(strings.NewReader(value))
+	decoder.DisallowUnknownFields()
+	var spec api.TokenSpec
+	if err := decoder.Decode(&spec); err != nil {
+		return api.TokenSpec{}, fmt.Errorf("decoding %q: %w; use the sidecar image of the webhook's own version", value, err)
+	}
+	if decoder.More() {
+		return api.TokenSpec{}, fmt.Errorf("decoding %q: only one JSON object is allowed", value)
+	}
+	if err := validateToken(spec); err != nil {
+		return api.TokenSpec{}, err
+	}
+	return spec, nil
+}
+
+// ParseSignal decodes the value of --notify-signal.
+func ParseSignal(value string) (Signal, error) {
+	name, process, found := strings.Cut(value, ":")
+	if !found || !slices.Contains(signals, name) || process == "" || len(process) > 255 || hasControl(process) {
+		return Signal{}, fmt.Errorf("signal %q: want SIGNAL:process-name, where the signal is one of %s", value, strings.Join(signals, ", "))
+	}
+	return Signal{Name: name, Process: process}, nil
+}
+
+// ParseMode decodes the mode of a token's file: four octal digits.
+func ParseMode(value string) (fs.FileMode, error) {
+	bits, err := strconv.ParseUint(value, 8, 32)
+	if err != nil || len(value) != 4 || value[0] != '0' || bits&0o400 == 0 || bits&0o022 != 0 {
+		return 0, fmt.Errorf("mode %q: want four octal digits as 0400, readable by the owner, not writable by group or others", value)
+	}
+	return fs.FileMode(bits), nil
+}
+
+// Validate reports everything that is wrong, each problem on a line.
+func (c *Config) Validate() error {
+	var problems []error
+	problem := func(format string, args ...any) { problems = append(problems, fmt.Errorf(format, args...)) }
+	for _, e := range []struct{ name, value string }{
+		{api.EnvPodNamespace, c.Pod.Namespace},
+		{api.EnvPodName, c.Pod.Name},
+		{api.EnvPodUID, c.Pod.UID},
+		{api.EnvServiceAccount, c.Pod.ServiceAccount},
+	} {
+		if e.value == "" || hasControl(e.value) || strings.ContainsAny(e.value, "/?#%") {
+			problem("environment variable %s is %q: it must hold what the downward API gives; let the webhook inject the container", e.name, e.value)
+		}
+	}
+	if len(c.Tokens) == 0 {
+		problem("no token to keep: give at least one --%s", api.FlagToken)
+	}
+	for i, spec := range c.Tokens {
+		if err := validateToken(spec); err != nil {
+			problems = append(problems, err)
+		}
+		for _, other := range c.Tokens[:i] {
+			if other.Name == spec.Name {
+				problem("token %q is given twice", spec.Name)
+			}
+			if overlap(other.Path, spec.Path) {
+				problem("tokens %q and %q cannot have the paths %q and %q: one would be the other's file or folder", other.Name, spec.Name, other.Path, spec.Path)
+			}
+		}
+	}
+	if err := validateNotify(c.Notify); err != nil {
+		problems = append(problems, err)
+	}
+	if c.MetricsPort < 0 || c.MetricsPort > 65535 {
+		problem("metrics port %d: want 1 to 65535, or 0 for none", c.MetricsPort)
+	}
+	return errors.Join(problems...)
+}
+
+func validateToken(spec api.TokenSpec) error {
+	problem := func(format string, args ...any) error {
+		return fmt.Errorf("token %q: "+format, append([]any{spec.Name}, args...)...)
+	}
+	if !isLabel(spec.Name) {
+		return problem("the name must be lower case letters, digits and '-', at most %d", api.MaxTokenNameLength)
+	}
+	if len(spec.Audiences) == 0 || len(spec.Audiences) > api.MaxAudiences {
+		// An empty list would make the API server fill in its own audience, an API credential.
+		return problem("it has %d audiences, want 1 to %d", len(spec.Audiences), api.MaxAudiences)
+	}
+	for i, audience := range spec.Audiences {
+		if audience == "" || hasControl(audience) {
+			return problem("audience %q must not be empty or have control characters", audience)
+		}
+		if slices.Contains(spec.Audiences[:i], audience) {
+			return problem("audience %q is given twice", audience)
+		}
+	}
+	if spec.ExpirationSeconds < api.MinExpirationSeconds || spec.ExpirationSeconds > maxExpirationSeconds {
+		return problem("expirationSeconds %d: want %d to %d", spec.ExpirationSeconds, api.MinExpirationSeconds, int64(maxExpirationSeconds))
+	}
+	if spec.ExpirationSeconds == api.ForbiddenExpirationSeconds {
+		return problem("expirationSeconds %d may be extended to a year by the API server: use another number", spec.ExpirationSeconds)
+	}
+	if !IsFilePath(spec.Path) {
+		return problem("path %q: want a relative path without '..', '//', control characters or segments that begin with %q", spec.Path, api.ReservedPrefix)
+	}
+	if _, err := ParseMode(spec.Mode); err != nil {
+		return problem("%w", err)
+	}
+	if spec.RefreshAtPercent < api.MinRefreshAtPercent || spec.RefreshAtPercent > api.MaxRefreshAtPercent {
+		return problem("refreshAtPercent %d: want %d to %d", spec.RefreshAtPercent, api.MinRefreshAtPercent, api.MaxRefreshAtPercent)
+	}
+	return nil
+}
+
+func validateNotify(value string) error {
+	if value == "" {
+		return nil
+	}
+	target, err := url.Parse(value)
+	if err == nil && target.Scheme == "http" && target.User == nil && target.Fragment == "" {
+		address, err := netip.ParseAddr(target.Hostname())
+		if target.Hostname() == "localhost" || err == nil && address.IsLoopback() {
+			return nil
+		}
+	}
+	return fmt.Errorf("notify URL %q: want http://localhost:PORT/PATH; only the pod's own loopback is allowed", value)
+}
+
+func isLabel(name string) bool {
+	for i, c := range []byte(name) {
+		alphanumeric := c >= 'a' && c <= 'z' || c >= '0' && c <= '9'
+		if !alphanumeric && (c != '-' || i == 0 || i == len(name)-1) {
+			return false
+		}
+	}
+	return name != "" && len(name) <= api.MaxTokenNameLength
+}
+
+// IsFilePath tells whether path may be a token's file. It is asked of the paths in the status file as well.
+func IsFilePath(path string) bool {
+	if !fs.ValidPath(path) || path == "." || len(path) > 1024 || hasControl(path) {
+		return false
+	}
+	for segment := range strings.SplitSeq(path, "/") {
+		if strings.HasPrefix(segment, api.ReservedPrefix) || len(segment) > 255 {
+			return false
+		}
+	}
+	return true
+}
+
+func overlap(a, b string) bool {
+	return a == b || strings.HasPrefix(a, b+"/") || strings.HasPrefix(b, a+"/")
+}
+
+func hasControl(s string) bool { return strings.ContainsFunc(s, unicode.IsControl) }

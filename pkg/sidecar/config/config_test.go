@@ -1,0 +1,195 @@
+package config
+
+import (
+	"encoding/json"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/podtoken/podtoken/pkg/api"
+)
+
+const goodToken = `{"name":"vault","audiences":["vault","https://kubernetes.default.svc"],"expirationSeconds":3600,"path":"vault","mode":"0400","refreshAtPercent":80}`
+
+func TestParseToken(t *testing.T) {
+	set := func(field string, value any) string {
+		var m map[string]any
+		if err := json.Unmarshal([]byte(goodToken), &m); err != nil {
+			t.Fatal(err)
+		}
+		m[field] = value
+		encoded, _ := json.Marshal(m)
+		return string(encoded)
+	}
+	good := api.TokenSpec{
+		Name: "vault", Audiences: []string{"vault", "https://kubernetes.default.svc"}, ExpirationSeconds: 3600,
+		Path: "vault", Mode: "0400", RefreshAtPercent: 80,
+	}
+	with := func(change func(*api.TokenSpec)) api.TokenSpec {
+		spec := good
+		change(&spec)
+		return spec
+	}
+	for name, c := range map[string]struct {
+		value string
+		want  api.TokenSpec
+		err   string // part of the message
+	}{
+		"what the webhook writes":                    {value: goodToken, want: good},
+		"a dollar is escaped for the kubelet":        {value: strings.Replace(goodToken, `["vault",`, `["a\u0024(B)",`, 1), want: with(func(s *api.TokenSpec) { s.Audiences = []string{"a$(B)", good.Audiences[1]} })},
+		"a path with folders":                        {value: set("path", "a/b/c.jwt"), want: with(func(s *api.TokenSpec) { s.Path = "a/b/c.jwt" })},
+		"no JSON":                                    {value: "vault", err: `decoding "vault"`},
+		"nothing":                                    {value: "", err: "EOF"},
+		"two objects":                                {value: goodToken + goodToken, err: "only one JSON object"},
+		"a field of a newer webhook":                 {value: set("bundle", true), err: `unknown field "bundle"; use the sidecar image of the webhook's own version`},
+		"a field of another type":                    {value: set("expirationSeconds", "1h"), err: "cannot unmarshal string"},
+		"no fields":                                  {value: "{}", err: "the name must be lower case letters"},
+		"a name in upper case":                       {value: set("name", "Vault"), err: `token "Vault": the name must be`},
+		"a name with a dash at its end":              {value: set("name", "vault-"), err: "the name must be"},
+		"a name that is too long":                    {value: set("name", strings.Repeat("a", 41)), err: "at most 40"},
+		"no audience":                                {value: set("audiences", []string{}), err: "it has 0 audiences, want 1 to 8"},
+		"an audience that is empty":                  {value: set("audiences", []string{""}), err: `audience "" must not be empty`},
+		"an audience with a newline":                 {value: set("audiences", []string{"a\nb"}), err: "control characters"},
+		"an audience twice":                          {value: set("audiences", []string{"a", "b", "a"}), err: `audience "a" is given twice`},
+		"nine audiences":                             {value: set("audiences", strings.Split("abcdefghi", "")), err: "it has 9 audiences"},
+		"a lifetime below what the API server gives": {value: set("expirationSeconds", 599), err: "expirationSeconds 599: want 600 to 4294967296"},
+		"a lifetime above what the API server gives": {value: set("expirationSeconds", 4294967297), err: "want 600 to 4294967296"},
+		"the lifetime that is extended to a year":    {value: set("expirationSeconds", 3607), err: "extended to a year"},
+		"a path that leads out":                      {value: set("path", "../vault"), err: `path "../vault"`},
+		"a path that leads out in the middle":        {value: set("path", "a/../../vault"), err: "want a relative path"},
+		"an absolute path":                           {value: set("path", "/vault"), err: "want a relative path"},
+		"a path that is a folder":                    {value: set("path", "vault/"), err: "want a relative path"},
+		"a path that is the directory":               {value: set("path", "."), err: "want a relative path"},
+		"no path":                                    {value: set("path", ""), err: "want a relative path"},
+		"a path of ours":                             {value: set("path", "a/.podtoken-status.json"), err: `segments that begin with ".podtoken"`},
+		"a path with a NUL":                          {value: set("path", "a\x00b"), err: "want a relative path"},
+		"a segment that no file system takes":        {value: set("path", strings.Repeat("a", 256)), err: "want a relative path"},
+		"a mode of three digits":                     {value: set("mode", "400"), err: `mode "400": want four octal digits`},
+		"a mode in decimal":                          {value: set("mode", "0980"), err: "want four octal digits"},
+		"a mode with setuid":                         {value: set("mode", "4400"), err: "want four octal digits"},
+		"a mode that the owner cannot read":          {value: set("mode", "0044"), err: "readable by the owner"},
+		"a mode that others can write":               {value: set("mode", "0606"), err: "not writable by group or others"},
+		"a refresh below 20 percent":                 {value: set("refreshAtPercent", 19), err: "refreshAtPercent 19: want 20 to 90"},
+		"a refresh above 90 percent":                 {value: set("refreshAtPercent", 91), err: "want 20 to 90"},
+		"a refresh that is missing is not filled in": {value: strings.Replace(goodToken, `,"refreshAtPercent":80`, "", 1), err: "refreshAtPercent 0"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, err := ParseToken(c.value)
+			if c.err != "" {
+				if err == nil || !strings.Contains(err.Error(), c.err) {
+					t.Fatalf("error %v, want %q", err, c.err)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(c.want, got); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+func TestParseSignal(t *testing.T) {
+	for name, c := range map[string]struct {
+		value string
+		want  Signal
+		bad   bool
+	}{
+		"a process":              {value: "SIGHUP:nginx", want: Signal{"SIGHUP", "nginx"}},
+		"a process with a colon": {value: "SIGUSR1:a:b", want: Signal{"SIGUSR1", "a:b"}},
+		"no process":             {value: "SIGHUP:", bad: true},
+		"no colon":               {value: "SIGHUP", bad: true},
+		"a signal that kills":    {value: "SIGKILL:nginx", bad: true},
+		"a number":               {value: "1:nginx", bad: true},
+		"a newline":              {value: "SIGHUP:ngi\nnx", bad: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, err := ParseSignal(c.value)
+			if got != c.want || (err != nil) != c.bad {
+				t.Errorf("got %v, %v", got, err)
+			}
+		})
+	}
+}
+
+func TestValidate(t *testing.T) {
+	good := func() Config {
+		spec, err := ParseToken(goodToken)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return Config{Pod: Pod{Namespace: "shop", Name: "cart-1", UID: "u-p", ServiceAccount: "cart"}, Tokens: []api.TokenSpec{spec}, Dir: "/x"}
+	}
+	second := func(name, path string) func(*Config) {
+		return func(c *Config) {
+			spec := c.Tokens[0]
+			spec.Name, spec.Path = name, path
+			c.Tokens = append(c.Tokens, spec)
+		}
+	}
+	for name, c := range map[string]struct {
+		change func(*Config)
+		want   []string // parts, one for each line
+	}{
+		"good":                             {func(*Config) {}, nil},
+		"two tokens":                       {second("billing", "vault2"), nil},
+		"a name twice":                     {second("vault", "x"), []string{`token "vault" is given twice`}},
+		"a path twice":                     {second("billing", "vault"), []string{`paths "vault" and "vault"`}},
+		"a path below another token's":     {second("billing", "vault/a"), []string{`paths "vault" and "vault/a"`}},
+		"no token":                         {func(c *Config) { c.Tokens = nil }, []string{"no token to keep: give at least one --token"}},
+		"a token that was not checked":     {func(c *Config) { c.Tokens[0].Audiences = nil }, []string{"it has 0 audiences"}},
+		"no identity":                      {func(c *Config) { c.Pod = Pod{} }, []string{"PODTOKEN_POD_NAMESPACE", "PODTOKEN_POD_NAME", "PODTOKEN_POD_UID", "PODTOKEN_SERVICE_ACCOUNT"}},
+		"an identity that is a path":       {func(c *Config) { c.Pod.ServiceAccount = "a/b" }, []string{`PODTOKEN_SERVICE_ACCOUNT is "a/b"`}},
+		"notify to localhost":              {func(c *Config) { c.Notify = "http://localhost:8080/reload" }, nil},
+		"notify to IPv4 loopback":          {func(c *Config) { c.Notify = "http://127.0.0.2:8080/reload?x=y" }, nil},
+		"notify to IPv6 loopback":          {func(c *Config) { c.Notify = "http://[::1]:8080" }, nil},
+		"notify to another host":           {func(c *Config) { c.Notify = "http://example.com/" }, []string{`notify URL "http://example.com/"`}},
+		"notify to a host with our prefix": {func(c *Config) { c.Notify = "http://localhost.example.com/" }, []string{"only the pod's own loopback"}},
+		"notify over TLS":                  {func(c *Config) { c.Notify = "https://localhost/" }, []string{"want http://"}},
+		"notify with a user":               {func(c *Config) { c.Notify = "http://a:b@localhost/" }, []string{"want http://"}},
+		"notify that is no URL":            {func(c *Config) { c.Notify = "http://[" }, []string{"want http://"}},
+		"a port":                           {func(c *Config) { c.MetricsPort = 9102 }, nil},
+		"a port that is none":              {func(c *Config) { c.MetricsPort = 65536 }, []string{"metrics port 65536"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			config := good()
+			c.change(&config)
+			var lines []string
+			if err := config.Validate(); err != nil {
+				lines = strings.Split(err.Error(), "\n")
+			}
+			if !slices.EqualFunc(lines, c.want, strings.Contains) {
+				t.Errorf("got %q, want %q", lines, c.want)
+			}
+		})
+	}
+}
+
+// FuzzParseToken: whatever the argument, no panic; what is accepted is safe to write and to ask for, and survives a
+// round trip.
+func FuzzParseToken(f *testing.F) {
+	f.Add(goodToken)
+	f.Add(`{"name":"a","audiences":["\u0024(A)"],"expirationSeconds":600,"path":"a/b","mode":"0444","refreshAtPercent":20}`)
+	f.Add(`{"name":"a"}{}`)
+	f.Fuzz(func(t *testing.T, value string) {
+		spec, err := ParseToken(value)
+		if err != nil {
+			return
+		}
+		if len(spec.Audiences) == 0 || strings.HasPrefix(spec.Path, "/") || slices.Contains(strings.Split(spec.Path, "/"), "..") {
+			t.Errorf("accepted %+v", spec)
+		}
+		encoded, err := json.Marshal(spec)
+		if err != nil {
+			t.Fatal(err)
+		}
+		again, err := ParseToken(string(encoded))
+		if diff := cmp.Diff(spec, again); diff != "" || err != nil {
+			t.Errorf("%v\n%s", err, diff)
+		}
+	})
+}

@@ -1,0 +1,10 @@
+// Package sidecar keeps the tokens of one pod fresh: the schedule, the loop, and the status that `wait` and `check`
+// read.
+//
+// The contract it keeps: a file is replaced at refresh-at of the lifetime that was really granted, minus up to a tenth,
+// and at the latest after a day; when that cannot be done the old file stays and the attempts go on, whatever the
+// error, slower or faster by its class (see the table in schedule.go). It never gives up and never removes a file.
+//
+// The package runs in every pod of podtoken's users: it imports the standard library and pkg/api, and nothing else may
+// be added. The network and the file system's details are behind Minter and Writer.
+package sidecar

@@ -1,0 +1,119 @@
+// Package status is what `run` tells `wait` and `check`, separate processes in the same container, through a file, and
+// what those make of it. A token counts when its own file says so; the status says which files there are, and why one
+// is missing. It holds no secrets.
+//
+// The package runs in every pod of podtoken's users: the standard library and pkg/... only.
+package status
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/podtoken/podtoken/pkg/api"
+	"github.com/podtoken/podtoken/pkg/sidecar/config"
+	"github.com/podtoken/podtoken/pkg/sidecar/jwt"
+)
+
+// Mode lets every user that can enter a container of the pod read the status.
+const Mode fs.FileMode = 0o444
+
+// Status is the content of the status file.
+type Status struct {
+	Version string  `json:"version"`
+	Tokens  []Token `json:"tokens"`
+}
+
+// Token is one token's part of Status.
+type Token struct {
+	Name      string   `json:"name"`
+	Path      string   `json:"path"`
+	Audiences []string `json:"audiences"`
+	// ExpiresAt is the end of the token on disk; absent for none.
+	ExpiresAt time.Time `json:"expiresAt,omitzero"`
+	// RefreshAt is when the API server is asked next, at the latest, also after failures.
+	RefreshAt time.Time `json:"refreshAt,omitzero"`
+	// LastSuccess is when this process wrote, or kept, the file.
+	LastSuccess time.Time `json:"lastSuccess,omitzero"`
+	// LastError and LastErrorClass are empty after a success; Failures counts those since.
+	LastError      string `json:"lastError,omitempty"`
+	LastErrorClass string `json:"lastErrorClass,omitempty"`
+	Failures       int    `json:"failures"`
+}
+
+// Read reads the status file in dir.
+func Read(dir string) (Status, error) {
+	var status Status
+	content, err := os.ReadFile(filepath.Join(dir, api.StatusFile))
+	if err != nil {
+		return status, fmt.Errorf("reading the sidecar's status: %w", err)
+	}
+	if err := json.Unmarshal(content, &status); err != nil {
+		return status, fmt.Errorf("decoding the sidecar's status: %w", err)
+	}
+	if len(status.Tokens) == 0 {
+		return status, errors.New("decoding the sidecar's status: it names no token")
+	}
+	for _, token := range status.Tokens {
+		if !config.IsFilePath(token.Path) {
+			return status, fmt.Errorf("decoding the sidecar's status: token %q has the path %q", token.Name, token.Path)
+		}
+	}
+	return status, nil
+}
+
+// maxTokenBytes bounds what is read of a file.
+const maxTokenBytes = 1 << 20
+
+// File is a token file as it lies on disk.
+type File struct {
+	Claims   jwt.Claims
+	Mode     fs.FileMode
+	Modified time.Time
+}
+
+// ReadFile reads one token file. What is not a complete token is an error that says so, without its content.
+func ReadFile(dir, path string) (File, error) {
+	name := filepath.Join(dir, filepath.FromSlash(path))
+	info, err := os.Lstat(name)
+	if err != nil {
+		return File{}, err
+	}
+	if !info.Mode().IsRegular() {
+		return File{}, fmt.Errorf("%q is not a regular file", path)
+	}
+	f, err := os.Open(name)
+	if err != nil {
+		return File{}, err
+	}
+	defer func() { _ = f.Close() }()
+	content, err := io.ReadAll(io.LimitReader(f, maxTokenBytes))
+	if err != nil {
+		return File{}, err
+	}
+	claims, err := jwt.Parse(string(content))
+	if err != nil {
+		return File{}, fmt.Errorf("%q is not complete: %w", path, err)
+	}
+	return File{Claims: claims, Mode: info.Mode().Perm(), Modified: info.ModTime()}, nil
+}
+
+// Problem is why the token's file cannot be used at the given time; empty when it can: the file exists, is a complete
+// token, and its end lies ahead.
+func (t Token) Problem(dir string, now time.Time) string {
+	f, err := ReadFile(dir, t.Path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return "does not exist yet"
+	case err != nil:
+		return "cannot be used: " + err.Error()
+	case !f.Claims.Expires.After(now):
+		return "expired at " + f.Claims.Expires.Format(time.RFC3339) + " by this node's clock"
+	}
+	return ""
+}
