@@ -52,7 +52,7 @@ generate: ## Render manifests/install.yaml and the chart's golden files.
 	HELM="$$($(CLUSTER) path)/helm" hack/chart/render.sh
 
 golden: ## Rewrite every golden file; review the diff like code.
-	go test ./pkg/... ./internal/... ./cmd/... -update
+	hack/golden.sh
 	$(MAKE) generate
 
 verify: ## Check that generated files, formatting and modules are up to date.

@@ -121,6 +121,29 @@ func TestLife(t *testing.T) {
 				`token "vault" was never written: failed 1 times, last: Configuration (HTTP 400 BadRequest): cannot bind [redacted]`+"\n"+
 					`token "billing" was never written: failed 1 times, last: Configuration (HTTP 400 BadRequest): cannot bind [redacted]`), requests: 2},
 		},
+		"somebody asks for a refresh": {
+			{name: "start", do: start, files: both, requests: 2},
+			{name: "refresh", do: func(p *pod) {
+				code, stdout, stderr := p.command("refresh", "--dir="+p.dir)
+				if code != 0 || strings.Count(stdout, "is fresh until") != 2 {
+					p.t.Errorf("refresh: exit code %d, want 0 and two fresh tokens\n%s%s", code, stdout, stderr)
+				}
+			}, files: both, requests: 4, log: []string{`"msg":"Token written"|"token":"vault"|"cause":"Asked"`, `"token":"billing"|"cause":"Asked"`}},
+			{name: "refresh while the API server refuses", do: func(p *pod) {
+				p.server.Handle(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) })
+				code, _, stderr := p.command("refresh", "--dir="+p.dir, "--timeout=300ms")
+				if code != 1 || !strings.Contains(stderr, `token "vault" was not replaced: failed`) {
+					p.t.Errorf("refresh: exit code %d, want 1 and the failure\n%s", code, stderr)
+				}
+			}, requests: -1},
+			{name: "refresh of a process that has ended", do: func(p *pod) {
+				p.kill()
+				code, _, stderr := p.command("refresh", "--dir="+p.dir)
+				if code != 1 || !strings.Contains(stderr, "has ended") {
+					p.t.Errorf("refresh: exit code %d, want 1 and a word about the process\n%s", code, stderr)
+				}
+			}, requests: -1},
+		},
 		"stopped while the API server says nothing": {
 			{name: "start", do: func(p *pod) {
 				p.server.Handle(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })

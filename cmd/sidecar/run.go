@@ -46,12 +46,14 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 		code, err = runWait(ctx, args)
 	case api.CommandCheck:
 		code, err = runCheck(args, stdout)
+	case api.CommandRefresh:
+		code, err = runRefresh(ctx, args, stdout)
 	case "version", "-version", "--version":
 		_, _ = fmt.Fprintln(stdout, version.Version)
 	case "help", "-h", "-help", "--help":
 		err = flag.ErrHelp
 	default:
-		code, err = exitUsage, fmt.Errorf("unknown command %q: want run, wait, check, version or help", command)
+		code, err = exitUsage, fmt.Errorf("unknown command %q: want run, wait, check, refresh, version or help", command)
 	}
 	if errors.Is(err, flag.ErrHelp) {
 		_, _ = fmt.Fprint(stdout, help)
@@ -109,7 +111,9 @@ func (o options) build(getenv func(string) string, log *slog.Logger) (*sidecar.S
 	if err != nil {
 		return nil, err
 	}
-	return sidecar.New(config, sidecar.Deps{Minter: client, Writer: files, Log: log, Version: version.Version}), nil
+	return sidecar.New(config, sidecar.Deps{
+		Minter: client, Writer: files, Log: log, Version: version.Version, Refresh: refreshSignal(),
+	}), nil
 }
 
 // runWait is the command wait, the postStart hook. The kubelet sets no limit on a hook's time, so this does.
@@ -135,7 +139,12 @@ func runCheck(args []string, stdout io.Writer) (int, error) {
 	if err := parse(flags, args); err != nil {
 		return exitUsage, err
 	}
-	lines, fresh, err := status.Check(*dir, time.Now())
+	return printCheck(*dir, stdout)
+}
+
+// printCheck prints one line for each token.
+func printCheck(dir string, stdout io.Writer) (int, error) {
+	lines, fresh, err := status.Check(dir, time.Now())
 	if err != nil {
 		return exitMissing, err
 	}

@@ -88,7 +88,7 @@ func TestWrongUseIsExitCode2(t *testing.T) {
 		args []string
 		want string // in the output, and for run in the termination message
 	}{
-		"an unknown command":           {env, []string{"walk"}, `unknown command "walk": want run, wait, check, version or help`},
+		"an unknown command":           {env, []string{"walk"}, `unknown command "walk": want run, wait, check, refresh, version or help`},
 		"an unknown flag":              {env, []string{"run", "--tokens=x"}, "run: flag provided but not defined: -tokens"},
 		"an argument":                  {env, []string{"run", "--token=" + vault, "more"}, `run: unexpected argument "more": only flags are taken`},
 		"no token":                     {env, []string{"run"}, "no token to keep: give at least one --token"},

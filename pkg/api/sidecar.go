@@ -32,6 +32,7 @@ const (
 	CommandRun       = "run"
 	CommandWait      = "wait"
 	CommandCheck     = "check"
+	CommandRefresh   = "refresh"
 	FlagToken        = "token"
 	FlagNotify       = "notify"
 	FlagNotifySignal = "notify-signal"

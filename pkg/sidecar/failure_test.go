@@ -217,7 +217,7 @@ func TestStatusIsThereBeforeTheFirstAnswer(t *testing.T) {
 		b := newBench(t, spec("vault", 3600))
 		b.api.hang = 10 * time.Second
 		b.run()
-		want := status.Status{Version: "v1.2.3", Tokens: []status.Token{{
+		want := status.Status{Version: "v1.2.3", PID: os.Getpid(), Tokens: []status.Token{{
 			Name: "vault", Path: "vault", Audiences: []string{"aud-vault"}, RefreshAt: b.start.UTC(),
 		}}}
 		if diff := cmp.Diff(want, b.status()); diff != "" {

@@ -56,7 +56,7 @@ func (t *token) status() status.Token {
 
 // saveStatus never stops anything: `wait` and `check` suffer when it fails, the tokens do not.
 func (s *Sidecar) saveStatus() {
-	all := status.Status{Version: s.version}
+	all := status.Status{Version: s.version, PID: os.Getpid()}
 	for _, t := range s.tokens {
 		all.Tokens = append(all.Tokens, t.status())
 	}

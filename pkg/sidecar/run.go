@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"math/rand/v2"
+	"os"
 	"slices"
 	"time"
 
@@ -25,6 +26,7 @@ type Sidecar struct {
 	log     *slog.Logger
 	version string
 	onBatch func(context.Context, Batch)
+	refresh <-chan os.Signal
 
 	clock  func() instant
 	random func() float64
@@ -52,6 +54,8 @@ type Deps struct {
 	// OnBatch, if set, is called by Run after files were replaced and nothing is on its way any more: the place for
 	// notifications. It must not block for long.
 	OnBatch func(context.Context, Batch)
+	// Refresh, if set, asks for every token to be replaced now.
+	Refresh <-chan os.Signal
 }
 
 // token is the state of one token.
@@ -87,6 +91,7 @@ const (
 	causeMissing   cause = "Missing"   // no file
 	causeUnusable  cause = "Unusable"  // a file that is not the one that is wanted
 	causeScheduled cause = "Scheduled" // it is time
+	causeAsked     cause = "Asked"     // somebody asked for it
 )
 
 type result struct {
@@ -106,6 +111,7 @@ func New(c config.Config, deps Deps) *Sidecar {
 		log:     deps.Log,
 		version: deps.Version,
 		onBatch: deps.OnBatch,
+		refresh: deps.Refresh,
 		clock: func() instant {
 			now := time.Now()
 			return instant{monotonic: now.Sub(started), wall: now.Round(0)}
@@ -146,7 +152,19 @@ func (s *Sidecar) Run(ctx context.Context) error {
 		case r := <-s.results:
 			s.finish(r)
 			s.saveStatus()
+		case <-s.refresh:
+			s.makeDue()
 		case <-timer.C:
+		}
+	}
+}
+
+// makeDue has every token asked for now, also those that wait after a failure.
+func (s *Sidecar) makeDue() {
+	now := s.clock()
+	for _, t := range s.tokens {
+		if !t.inFlight {
+			t.from, t.after, t.early, t.cause = now, 0, 0, causeAsked
 		}
 	}
 }

@@ -25,8 +25,10 @@ const Mode fs.FileMode = 0o444
 
 // Status is the content of the status file.
 type Status struct {
-	Version string  `json:"version"`
-	Tokens  []Token `json:"tokens"`
+	Version string `json:"version"`
+	// PID of run, in the process namespace that run and those who read this share.
+	PID    int     `json:"pid"`
+	Tokens []Token `json:"tokens"`
 }
 
 // Token is one token's part of Status.

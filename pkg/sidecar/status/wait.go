@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strings"
 	"time"
 )
@@ -19,10 +20,32 @@ const (
 // Wait returns nil as soon as every token file in dir can be used. When ctx ends first, the error has one line for
 // each token that is missing, with the last error of `run`.
 func Wait(ctx context.Context, dir string) error {
+	return poll(ctx, dir, ready, waitError)
+}
+
+// WaitReplaced returns nil as soon as every token in dir was written after the given time. When ctx ends first, the
+// error has one line for each that was not.
+func WaitReplaced(ctx context.Context, dir string, after time.Time) error {
+	replaced := func(_ string, status Status) bool {
+		return !slices.ContainsFunc(status.Tokens, func(t Token) bool { return !t.LastSuccess.After(after) })
+	}
+	return poll(ctx, dir, replaced, func(_ string, status Status, err error) error {
+		lines := []error{err}
+		for _, t := range status.Tokens {
+			if !t.LastSuccess.After(after) {
+				lines = append(lines, errors.New(t.Describe("was not replaced")))
+			}
+		}
+		return errors.Join(lines...)
+	})
+}
+
+// poll reads the status until it is as wanted. When ctx ends first, failure makes the error of the last reading.
+func poll(ctx context.Context, dir string, wanted func(dir string, s Status) bool, failure func(dir string, s Status, err error) error) error {
 	started := time.Now()
 	for {
 		status, err := Read(dir)
-		if err == nil && ready(dir, status) {
+		if err == nil && wanted(dir, status) {
 			return nil
 		}
 		pause := pollFast
@@ -31,7 +54,7 @@ func Wait(ctx context.Context, dir string) error {
 		}
 		select {
 		case <-ctx.Done():
-			return waitError(dir, status, err)
+			return failure(dir, status, err)
 		case <-time.After(pause):
 		}
 	}
