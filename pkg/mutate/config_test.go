@@ -1,0 +1,110 @@
+package mutate
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+func TestParseConfig(t *testing.T) {
+	user := int64(65532)
+	defaults := func() *Config {
+		return &Config{
+			APIVersion: "podtoken.dev/v1alpha1",
+			Kind:       "WebhookConfiguration",
+			Sidecar: SidecarConfig{
+				Image: "podtoken/sidecar:v0.1.0", ImagePullPolicy: "IfNotPresent", RunAsUser: &user, BestEffort: "Defaults",
+				Resources: &corev1.ResourceRequirements{
+					Requests: corev1.ResourceList{"cpu": resource.MustParse("1m"), "memory": resource.MustParse("8Mi")},
+					Limits:   corev1.ResourceList{"memory": resource.MustParse("16Mi")},
+				},
+				GuaranteedResources: corev1.ResourceList{"cpu": resource.MustParse("50m"), "memory": resource.MustParse("16Mi")},
+			},
+			Tokens: TokensConfig{
+				MaxExpiration:      metav1.Duration{Duration: 24 * time.Hour},
+				MaxPerPod:          16,
+				APIServerAudiences: []string{"https://kubernetes.default.svc", "https://kubernetes.default.svc.cluster.local"},
+			},
+		}
+	}
+	tests := map[string]struct {
+		text string
+		want func(*Config)
+	}{
+		"only the image": {"", func(*Config) {}},
+		"everything": {
+			`  imagePullPolicy: Always
+  runAsUser: 1000
+  resources: {requests: {memory: 10Mi}}
+  guaranteedResources: {cpu: 10m, memory: 20Mi}
+  bestEffort: None
+tokens: {maxExpiration: 48h, maxPerPod: 3, apiServerAudiences: [api]}
+`,
+			func(c *Config) {
+				other := int64(1000)
+				c.Sidecar.ImagePullPolicy, c.Sidecar.RunAsUser, c.Sidecar.BestEffort = "Always", &other, "None"
+				c.Sidecar.Resources = &corev1.ResourceRequirements{Requests: corev1.ResourceList{"memory": resource.MustParse("10Mi")}}
+				c.Sidecar.GuaranteedResources = corev1.ResourceList{"cpu": resource.MustParse("10m"), "memory": resource.MustParse("20Mi")}
+				c.Tokens = TokensConfig{MaxExpiration: metav1.Duration{Duration: 48 * time.Hour}, MaxPerPod: 3, APIServerAudiences: []string{"api"}}
+			},
+		},
+		"the user left to the platform": {"  runAsUser: null\n", func(c *Config) { c.Sidecar.RunAsUser = nil }},
+		"no resources":                  {"  resources: {}\n", func(c *Config) { c.Sidecar.Resources = &corev1.ResourceRequirements{} }},
+		"no audiences of the API server": {
+			"tokens: {apiServerAudiences: []}\n", func(c *Config) { c.Tokens.APIServerAudiences = []string{} },
+		},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			got, err := ParseConfig([]byte(defaultConfig + test.text))
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := defaults()
+			test.want(want)
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestParseConfigErrors(t *testing.T) {
+	tests := map[string]struct{ text, want string }{
+		"empty": {
+			"", `apiVersion: "" is not known, use "podtoken.dev/v1alpha1"; kind: "" is not known, use "WebhookConfiguration"; sidecar.image: "" is not the name of an image`,
+		},
+		"no YAML":                      {"{", `parsing configuration: `},
+		"an unknown field":             {defaultConfig + "  colour: red\n", `unknown field "colour"`},
+		"a field twice":                {defaultConfig + "  image: other\n", `"image" already set`},
+		"a wrong type":                 {defaultConfig + "tokens: {maxPerPod: many}\n", `maxPerPod`},
+		"another version":              {strings.Replace(defaultConfig, "v1alpha1", "v2", 1), `apiVersion: "podtoken.dev/v2" is not known`},
+		"a pull policy":                {defaultConfig + "  imagePullPolicy: Sometimes\n", `sidecar.imagePullPolicy: "Sometimes" is not one of Always, IfNotPresent, Never`},
+		"root":                         {defaultConfig + "  runAsUser: 0\n", `sidecar.runAsUser: 0 is not allowed, use 1 to 2147483647, or null`},
+		"an unknown resource":          {defaultConfig + "  resources: {limits: {pods: 1}}\n", `sidecar.resources: limits has "pods"`},
+		"a request above the limit":    {defaultConfig + "  resources: {requests: {cpu: 2}, limits: {cpu: 1}}\n", `sidecar.resources: requests.cpu is more than limits.cpu`},
+		"guaranteed without memory":    {defaultConfig + "  guaranteedResources: {cpu: 1}\n", `sidecar.guaranteedResources: memory is missing or not positive`},
+		"guaranteed with others":       {defaultConfig + "  guaranteedResources: {cpu: 1, memory: 1Mi, pods: 1}\n", `sidecar.guaranteedResources: limits has "pods"`},
+		"best effort":                  {defaultConfig + "  bestEffort: Some\n", `sidecar.bestEffort: "Some" is not one of Defaults, None`},
+		"a maximum that is too short":  {defaultConfig + "tokens: {maxExpiration: 5m}\n", `tokens.maxExpiration: 5m0s is not allowed, use whole seconds, 10m to `},
+		"a maximum with a fraction":    {defaultConfig + "tokens: {maxExpiration: 1h1ms}\n", `tokens.maxExpiration: 1h0m0.001s is not allowed`},
+		"a maximum in seconds":         {defaultConfig + "tokens: {maxExpiration: 3600}\n", `parsing configuration: `},
+		"a negative number of tokens":  {defaultConfig + "tokens: {maxPerPod: -1}\n", `tokens.maxPerPod: -1 is not allowed, use 1 to 256`},
+		"an audience that is no word":  {defaultConfig + "tokens: {apiServerAudiences: ['a b']}\n", `tokens.apiServerAudiences: "a b" has blanks`},
+		"an image with a line break":   {strings.Replace(defaultConfig, "podtoken/sidecar:v0.1.0", `"a\nb"`, 1), `sidecar.image: "a\nb" is not the name of an image`},
+		"several problems, in one err": {defaultConfig + "  runAsUser: 0\n  bestEffort: x\n", `; sidecar.bestEffort: "x"`},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			cfg, err := ParseConfig([]byte(test.text))
+			if err == nil || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("got %v, %v, want %s", cfg, err, test.want)
+			}
+		})
+	}
+}

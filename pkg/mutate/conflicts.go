@@ -1,0 +1,97 @@
+package mutate
+
+import (
+	"fmt"
+	"path"
+
+	"github.com/podtoken/podtoken/pkg/api"
+)
+
+// conflicts settles the plan and has row 10 of the truth table: whatever has one of our names must be exactly what we
+// inject, or it could be a forged token (aws/amazon-eks-pod-identity-webhook#315), and nothing may hide our directory.
+func (p *plan) conflicts() []problem {
+	var problems []problem
+	add := func(format string, args ...any) {
+		problems = append(problems, problem{api.ReasonConflict, fmt.Sprintf(format, args...)})
+	}
+
+	difference := p.settle()
+	switch {
+	case p.own < 0:
+	case p.req.projected:
+		add("the init container %q is podtoken's sidecar, and %s is %q: remove the container, podtoken adds what is needed",
+			api.ContainerName, api.AnnotationDelivery, api.DeliveryProjected)
+	case difference != "":
+		add("the init container %q is not what podtoken injects, %s: remove it, podtoken adds its own", api.ContainerName, difference)
+	}
+	for _, m := range p.members {
+		if m.Name == api.ContainerName {
+			add("spec.%s has a container of the reserved name %q: rename it", m.list, m.Name)
+		}
+	}
+
+	wanted := map[string]int{}
+	for i, volume := range p.volumes {
+		wanted[volume.Name] = i
+	}
+	for _, volume := range p.pod.Spec.Volumes {
+		if volume.Name != api.VolumeTokens && volume.Name != api.VolumeAPI {
+			continue
+		}
+		i, ok := wanted[volume.Name]
+		if !ok {
+			add("the volume name %q is reserved: rename the volume", volume.Name)
+		} else if text := volumeDifference(volume, p.volumes[i]); text != "" {
+			add("the volume %q is not what podtoken injects, %s: remove it, podtoken adds its own, or rename it", volume.Name, text)
+		}
+	}
+
+	for _, m := range p.members {
+		for _, mount := range m.VolumeMounts {
+			switch {
+			case mount.Name == api.VolumeAPI:
+				add("container %s mounts the volume %q, which holds the sidecar's own credential: remove the mount", quote(m.Name), mount.Name)
+			case mount.Name == api.VolumeTokens && !mount.ReadOnly:
+				add("container %s mounts the volume %q writable: set readOnly to true", quote(m.Name), mount.Name)
+			case !m.selected || !below(mount.MountPath, p.req.mountPath) || mount.Name == api.VolumeTokens && !p.hides(mount):
+			default:
+				add("container %s mounts the volume %s at %s, where the tokens belong: mount it elsewhere, or set %s",
+					quote(m.Name), quote(mount.Name), quote(mount.MountPath), api.AnnotationMountPath)
+			}
+		}
+	}
+
+	if value, ok := p.pod.Metadata.Labels[api.LabelInjected]; ok && value != "true" {
+		add("the label %s has the value %s: remove it, podtoken sets it", api.LabelInjected, quote(value))
+	}
+	if value, ok := p.pod.Metadata.Annotations[api.AnnotationStatus]; ok {
+		if !p.present() {
+			add("%s is set on a pod that is not injected: remove it, podtoken sets it", api.AnnotationStatus)
+		} else if text := p.statusDifference(value); text != "" {
+			add("%s does not describe this pod, %s: remove it, podtoken sets it", api.AnnotationStatus, text)
+		}
+	}
+	return problems
+}
+
+// hides tells whether a mount of our own volume is at our mount path and not what we would mount there.
+func (p *plan) hides(mount VolumeMount) bool {
+	return path.Clean(mount.MountPath) == p.req.mountPath && (mount.SubPath != "" || mount.SubPathExpr != "")
+}
+
+// present tells whether the pod has what the status annotation describes: the sidecar, or the projected volume.
+func (p *plan) present() bool {
+	if !p.req.projected {
+		return p.own >= 0
+	}
+	return p.hasVolume(api.VolumeTokens)
+}
+
+func (p *plan) hasVolume(name string) bool {
+	for _, volume := range p.pod.Spec.Volumes {
+		if volume.Name == name {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,152 @@
+package mutate
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/podtoken/podtoken/pkg/api"
+)
+
+// Mutate decides about one pod. The first row of the truth table whose condition holds is the answer:
+//
+//	row  condition                                                    outcome    reason
+//	 1   no pod, no configuration                                     Error      Malformed, Internal
+//	 2   the operation is not CREATE                                  Skipped    NotCreate
+//	 3   mirror pod (annotation kubernetes.io/config.mirror)          Skipped    MirrorPod
+//	 4   no annotation of ours, status apart                          Skipped    NoAnnotation
+//	 5   inject: "false" (nothing else is looked at)                  Skipped    SwitchedOff
+//	 6   inject is neither "true" nor "false"                         Denied     InvalidValue
+//	 7   Windows, by spec.os, nodeSelector or required node affinity  Denied     Unsupported
+//	 8   the annotations have problems                                Denied     that of the first: UnknownAnnotation,
+//	                                                                             InvalidValue, NoAudience, LimitExceeded
+//	 9   the annotations do not fit the pod                           Denied     InvalidValue
+//	10   something of our name is in the pod and not exactly ours     Denied     Conflict
+//	11   nothing is missing                                           Unchanged  AlreadyInjected
+//	12   else                                                         Injected   Sidecar, Projected
+//
+// Rows 8 and 9 are reported together, and every denial names all the problems of its row.
+func Mutate(in Input) Result {
+	if in.Pod == nil {
+		return Result{Outcome: api.OutcomeError, Reason: api.ReasonMalformed, Message: "the request has no pod"}
+	}
+	if in.Config == nil {
+		return Result{Outcome: api.OutcomeError, Reason: api.ReasonInternal, Message: "the webhook has no configuration"}
+	}
+	if result, done := skip(in); done {
+		return result
+	}
+	if where := windows(&in.Pod.Spec); where != "" && !badSwitch(in.Pod) {
+		return deny([]problem{{api.ReasonUnsupported, fmt.Sprintf("%s makes this a Windows pod, and Windows pods are not supported: "+
+			"remove the podtoken annotations, or set %s to \"false\"", where, api.AnnotationInject)}})
+	}
+	req, problems := parse(in.Pod.Metadata.Annotations, &in.Config.Tokens)
+	p, misfits := newPlan(in, req)
+	if problems = append(problems, misfits...); len(problems) > 0 {
+		return deny(problems)
+	}
+	if problems := p.conflicts(); len(problems) > 0 {
+		return deny(problems)
+	}
+	result := Result{
+		Outcome:    api.OutcomeInjected,
+		Reason:     api.ReasonSidecar,
+		Message:    fmt.Sprintf("injected (tokens: %d, containers: %d)", len(p.tokens), p.mounted()),
+		Warnings:   p.warnings(),
+		Operations: p.operations(),
+		Tokens:     p.tokens,
+	}
+	if req.projected {
+		result.Reason = api.ReasonProjected
+	}
+	if len(result.Operations) == 0 {
+		result.Outcome, result.Reason, result.Message = api.OutcomeUnchanged, api.ReasonAlreadyInjected, "the pod has everything already"
+	}
+	return result
+}
+
+// skip has rows 2 to 5.
+func skip(in Input) (result Result, done bool) {
+	skipped := func(reason api.Reason, message string) (Result, bool) {
+		return Result{Outcome: api.OutcomeSkipped, Reason: reason, Message: message}, true
+	}
+	if in.Operation != "CREATE" {
+		return skipped(api.ReasonNotCreate, "only the creation of pods is of interest")
+	}
+	annotations := in.Pod.Metadata.Annotations
+	if _, mirror := annotations[api.AnnotationMirrorPod]; mirror {
+		return skipped(api.ReasonMirrorPod, "mirror pods cannot be changed")
+	}
+	asks := false
+	for key := range annotations {
+		asks = asks || strings.HasPrefix(key, api.Prefix) && key != api.AnnotationStatus
+	}
+	if !asks {
+		return skipped(api.ReasonNoAnnotation, "the pod has no podtoken annotation")
+	}
+	if annotations[api.AnnotationInject] == "false" {
+		return skipped(api.ReasonSwitchedOff, "injection is switched off by "+api.AnnotationInject)
+	}
+	return Result{}, false
+}
+
+// badSwitch is the condition of row 6; the message comes from parse, with everything else that is wrong.
+func badSwitch(pod *Pod) bool {
+	value, ok := pod.Metadata.Annotations[api.AnnotationInject]
+	return ok && value != "true"
+}
+
+// windows names the field that binds the pod to Windows; empty when none does.
+func windows(spec *Spec) string {
+	if spec.OS != nil && spec.OS.Name == corev1.Windows {
+		return `spec.os.name "windows"`
+	}
+	if spec.NodeSelector[corev1.LabelOSStable] == string(corev1.Windows) {
+		return "spec.nodeSelector " + corev1.LabelOSStable + `: "windows"`
+	}
+	if spec.Affinity == nil || spec.Affinity.NodeAffinity == nil || spec.Affinity.NodeAffinity.Required == nil {
+		return ""
+	}
+	// Terms are alternatives, the expressions of a term hold together: every term must demand Windows and nothing else.
+	terms := spec.Affinity.NodeAffinity.Required.NodeSelectorTerms
+	demands := func(term corev1.NodeSelectorTerm) bool {
+		return slices.ContainsFunc(term.MatchExpressions, func(e corev1.NodeSelectorRequirement) bool {
+			return e.Key == corev1.LabelOSStable && e.Operator == corev1.NodeSelectorOpIn && len(e.Values) == 1 && e.Values[0] == string(corev1.Windows)
+		})
+	}
+	for _, term := range terms {
+		if !demands(term) {
+			return ""
+		}
+	}
+	if len(terms) == 0 {
+		return ""
+	}
+	return "the required node affinity to " + corev1.LabelOSStable + ` "windows"`
+}
+
+// maxListed bounds the problems in a message and the names in a list.
+const maxListed = 10
+
+// deny makes a denial out of the problems, of which there is at least one.
+func deny(problems []problem) Result {
+	result := Result{Outcome: api.OutcomeDenied, Reason: problems[0].reason, Message: "podtoken: " + problems[0].text}
+	if len(problems) == 1 {
+		return result
+	}
+	var text strings.Builder
+	fmt.Fprintf(&text, "podtoken: %d problems: ", len(problems))
+	for i, problem := range problems[:min(len(problems), maxListed)] {
+		if i > 0 {
+			text.WriteString("; ")
+		}
+		fmt.Fprintf(&text, "(%d) %s", i+1, problem.text)
+	}
+	if more := len(problems) - maxListed; more > 0 {
+		fmt.Fprintf(&text, "; and %d more", more)
+	}
+	result.Message = text.String()
+	return result
+}

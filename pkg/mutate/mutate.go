@@ -1,0 +1,36 @@
+package mutate
+
+import (
+	"gomodules.xyz/jsonpatch/v2"
+
+	"github.com/podtoken/podtoken/pkg/api"
+)
+
+// Input is one admission request for a pod.
+type Input struct {
+	// Pod is the object of the request.
+	Pod *Pod
+	// Namespace of the request; the object's own may be empty (kubernetes/kubernetes#88282). No decision depends on it:
+	// it is here for policies by namespace, which must not trust the object.
+	Namespace string
+	// Operation of the request, as the API server spells it: "CREATE", "UPDATE", ...
+	Operation string
+	// Config of the installation; it is read, never changed.
+	Config *Config
+	// Version of the webhook, for the status annotation.
+	Version string
+}
+
+// Result is the answer to an Input.
+type Result struct {
+	Outcome api.Outcome
+	Reason  api.Reason
+	// Message explains the outcome to the pod's author: the whole text of a denial, a short sentence otherwise.
+	Message string
+	// Warnings are for the pod's author, one sentence each, without duplicates. Denials have none.
+	Warnings []string
+	// Operations is the JSON Patch; empty unless the outcome is Injected. They are to be applied in this order.
+	Operations []jsonpatch.Operation
+	// Tokens of the pod, sorted by name; set when the outcome is Injected or Unchanged.
+	Tokens []api.TokenSpec
+}

@@ -1,0 +1,240 @@
+package mutate
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/podtoken/podtoken/pkg/api"
+)
+
+// plan is what an injected pod must look like, and what of it the pod has already.
+type plan struct {
+	pod     *Pod
+	cfg     *Config
+	req     *request
+	version string
+
+	// members are the pod's containers, init containers first, other than podtoken's own.
+	members []member
+	// own is the index of podtoken's container in spec.initContainers, -1 when there is none yet.
+	own int
+
+	// The rest is set by settle.
+	identity identity
+	tokens   []api.TokenSpec
+	// sidecar is nil with DeliveryProjected.
+	sidecar *corev1.Container
+	volumes []corev1.Volume
+	encoded encoded
+
+	notes []string
+}
+
+// member is a container of the user, or of another injector.
+type member struct {
+	*Container
+	// list is the field of the spec, and index the place in it, before anything is changed.
+	list  string
+	index int
+	// selected members get the mount and the variables.
+	selected bool
+	// reads is set for selected members and for those that mount the volume by themselves.
+	reads bool
+}
+
+const (
+	initContainersField = "initContainers"
+	containersField     = "containers"
+)
+
+// newPlan applies the request to the pod's containers and reports what does not fit.
+func newPlan(in Input, req *request) (*plan, []problem) {
+	p := &plan{pod: in.Pod, cfg: in.Config, req: req, version: in.Version, own: -1}
+	spec := &in.Pod.Spec
+	p.members = make([]member, 0, len(spec.InitContainers)+len(spec.Containers))
+	for i := range spec.InitContainers {
+		if p.own < 0 && spec.InitContainers[i].Name == api.ContainerName {
+			p.own = i
+			continue
+		}
+		p.join(&spec.InitContainers[i].Container, initContainersField, i)
+	}
+	for i := range spec.Containers {
+		p.join(&spec.Containers[i], containersField, i)
+	}
+	return p, p.misfits()
+}
+
+func (p *plan) join(c *Container, list string, index int) {
+	if c.Name == "" {
+		return // Not a valid container: the API server will refuse the pod, with a better message than ours.
+	}
+	m := member{Container: c, list: list, index: index}
+	m.selected = c.Name != api.ContainerName && !slices.Contains(p.req.skipContainers, c.Name) &&
+		(len(p.req.containers) == 0 || slices.Contains(p.req.containers, c.Name))
+	m.reads = m.selected || slices.ContainsFunc(c.VolumeMounts, func(v VolumeMount) bool { return v.Name == api.VolumeTokens })
+	p.members = append(p.members, m)
+}
+
+// misfits has row 9 of the truth table.
+func (p *plan) misfits() []problem {
+	var problems []problem
+	add := func(format string, args ...any) {
+		problems = append(problems, problem{api.ReasonInvalidValue, fmt.Sprintf(format, args...)})
+	}
+	has := func(name string) bool {
+		return slices.ContainsFunc(p.members, func(m member) bool { return m.Name == name })
+	}
+	names := func() string {
+		return list(p.members, func(m member) string { return m.Name })
+	}
+
+	for _, name := range p.req.containers {
+		if slices.Contains(p.req.skipContainers, name) {
+			add("%s and %s both name the container %s: remove it from one", api.AnnotationContainers, api.AnnotationSkipContainers, quote(name))
+		} else if !has(name) {
+			add("%s: the pod has no container %s: it has %s", api.AnnotationContainers, quote(name), names())
+		}
+	}
+	for _, name := range p.req.skipContainers {
+		if !has(name) {
+			p.note("%s: the pod has no container %s (yet): it has %s", api.AnnotationSkipContainers, quote(name), names())
+		}
+	}
+	switch {
+	case len(p.members) == 0:
+		add("the pod has no containers: nothing could read the tokens")
+	case p.mounted() == 0 && len(problems) == 0:
+		add("%s leaves no container that could read the tokens: name fewer, or set %s to \"false\"", api.AnnotationSkipContainers, api.AnnotationInject)
+	}
+	if p.req.projected {
+		return problems // Nothing else applies: the settings of the sidecar have no effect, as a warning says.
+	}
+	for _, m := range p.members {
+		for _, port := range m.Ports {
+			if p.req.metricsPort != 0 && port.ContainerPort == p.req.metricsPort && (port.Protocol == "" || port.Protocol == corev1.ProtocolTCP) {
+				add("%s: %d is a port of the container %s already: use another", api.AnnotationMetricsPort, port.ContainerPort, quote(m.Name))
+			}
+		}
+	}
+	if p.req.notifySignal != "" {
+		if !p.pod.Spec.ShareProcessNamespace {
+			add("%s needs the processes to see each other: set spec.shareProcessNamespace to true", api.AnnotationNotifySignal)
+		}
+		// Later containers of other injectors do not matter any more: see candidates.
+		if _, common := p.commonUser(); !common && p.own < 0 {
+			add("%s needs the permission to signal: give all containers that get the tokens the same non-root user, in spec.securityContext.runAsUser",
+				api.AnnotationNotifySignal)
+		}
+	}
+	return problems
+}
+
+// mounted counts the containers that get the mount.
+func (p *plan) mounted() int {
+	n := 0
+	for _, m := range p.members {
+		if m.selected {
+			n++
+		}
+	}
+	return n
+}
+
+func (p *plan) note(format string, args ...any) {
+	p.notes = append(p.notes, fmt.Sprintf(format, args...))
+}
+
+// warnings are the admission warnings of a settled plan. The order is fixed.
+func (p *plan) warnings() []string {
+	warnings := slices.Concat(p.req.warnings, p.notes, p.audienceWarnings(), p.mountWarnings(), p.envWarnings())
+	if !p.req.projected {
+		warnings = append(warnings, p.readWarnings()...)
+		if p.req.metricsPort != 0 && p.pod.Spec.HostNetwork {
+			warnings = append(warnings, fmt.Sprintf("%s: the pod uses the node's network, so %d becomes a port of the node", api.AnnotationMetricsPort, p.req.metricsPort))
+		}
+	}
+	return shorten(warnings)
+}
+
+// shorten removes duplicates and bounds the number. The API server itself cuts what is more than 4096 bytes.
+func shorten(warnings []string) []string {
+	var short []string
+	seen := map[string]bool{}
+	for _, warning := range warnings {
+		if !seen[warning] && len(short) < maxListed {
+			short = append(short, warning)
+		}
+		seen[warning] = true
+	}
+	if more := len(seen) - maxListed; more > 0 {
+		short = append(short, fmt.Sprintf("podtoken has %d more warnings", more))
+	}
+	return short
+}
+
+// audienceWarnings finds tokens whose receivers could use them against the API server.
+func (p *plan) audienceWarnings() []string {
+	var warnings []string
+	for _, t := range p.req.tokens {
+		isAPI := func(audience string) bool { return slices.Contains(p.cfg.Tokens.APIServerAudiences, audience) }
+		i := slices.IndexFunc(t.audiences, isAPI)
+		if i < 0 || !slices.ContainsFunc(t.audiences, func(a string) bool { return !isAPI(a) }) {
+			continue
+		}
+		warnings = append(warnings, fmt.Sprintf("the token %q mixes the API server's audience %s with others: whoever receives it there can call the API server as this pod",
+			t.name, quote(t.audiences[i])))
+	}
+	return warnings
+}
+
+// mountWarnings finds mounts that will not see replaced files.
+func (p *plan) mountWarnings() []string {
+	var warnings []string
+	for _, m := range p.members {
+		for _, v := range m.VolumeMounts {
+			if v.Name == api.VolumeTokens && (v.SubPath != "" || v.SubPathExpr != "") {
+				warnings = append(warnings, fmt.Sprintf("container %s: a subPath mount of a file of the volume %q never sees a new token: mount the directory",
+					quote(m.Name), api.VolumeTokens))
+			}
+		}
+	}
+	return warnings
+}
+
+// envWarnings finds variables of the user that have the name of ours; they stay as they are.
+func (p *plan) envWarnings() []string {
+	var warnings []string
+	for _, m := range p.members {
+		for _, t := range p.req.tokens {
+			if i := m.envIndex(t.env); m.selected && i >= 0 && m.Env[i].Value != t.file {
+				warnings = append(warnings, fmt.Sprintf("container %s: its own variable %s is kept: the token %q is in %s", quote(m.Name), t.env, t.name, quote(t.file)))
+			}
+		}
+	}
+	return warnings
+}
+
+// envIndex finds a variable of the member; -1 when it is absent.
+func (m member) envIndex(name string) int {
+	return slices.IndexFunc(m.Env, func(e EnvVar) bool { return e.Name == name && name != "" })
+}
+
+// list writes names for a message: quoted, shortened when there are many.
+func list[T any](items []T, name func(T) string) string {
+	if len(items) == 0 {
+		return "none"
+	}
+	quoted := make([]string, 0, maxListed)
+	for _, item := range items[:min(len(items), maxListed)] {
+		quoted = append(quoted, quote(name(item)))
+	}
+	if more := len(items) - maxListed; more > 0 {
+		quoted = append(quoted, strconv.Itoa(more)+" more")
+	}
+	return strings.Join(quoted, ", ")
+}

@@ -1,0 +1,135 @@
+package mutate
+
+import (
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+
+	"github.com/podtoken/podtoken/pkg/api"
+)
+
+// sidecarResources are the resources of the sidecar: the first row that fits, QoS class without the sidecar.
+//
+//	the pod                                  the sidecar gets
+//	has annotation sidecar-resources         that
+//	has pod-level resources (spec.resources) none: the sum must not be more than the pod's
+//	Guaranteed                               requests = limits = configuration guaranteedResources: it stays Guaranteed
+//	BestEffort, configuration None           none: it stays BestEffort
+//	else                                     configuration resources (without requests an HPA would stop to scale)
+//
+// A second call may meet a pod to which another injector added containers, so that another row fits now: more than one
+// result is possible then, and the first is that for the pod as it is now.
+func (p *plan) sidecarResources() []corev1.ResourceRequirements {
+	cfg := &p.cfg.Sidecar
+	none := corev1.ResourceRequirements{}
+	if p.req.resources != nil {
+		return []corev1.ResourceRequirements{*p.req.resources}
+	}
+	if p.podLevelResources() {
+		return []corev1.ResourceRequirements{none}
+	}
+	guaranteed := corev1.ResourceRequirements{Requests: cfg.GuaranteedResources, Limits: cfg.GuaranteedResources}
+	switch qos := p.qos(); {
+	case qos == corev1.PodQOSGuaranteed:
+		return []corev1.ResourceRequirements{guaranteed, *cfg.Resources}
+	case qos == corev1.PodQOSBestEffort && cfg.BestEffort == BestEffortNone:
+		return []corev1.ResourceRequirements{none, *cfg.Resources, guaranteed}
+	case cfg.BestEffort == BestEffortNone:
+		return []corev1.ResourceRequirements{*cfg.Resources, guaranteed, none}
+	default:
+		return []corev1.ResourceRequirements{*cfg.Resources, guaranteed}
+	}
+}
+
+// noteResources is about what the user's own resources for the sidecar do to the pod.
+func (p *plan) noteResources() {
+	switch {
+	case p.req.resources == nil:
+	case p.podLevelResources():
+		p.note("%s: the pod has pod-level resources (spec.resources), which must hold the sidecar's as well", api.AnnotationSidecarResources)
+	case p.qos() == corev1.PodQOSGuaranteed && containerQOS(*p.req.resources) != corev1.PodQOSGuaranteed:
+		p.note("%s: the pod is no longer Guaranteed: give cpu and memory limits, and no other requests", api.AnnotationSidecarResources)
+	}
+}
+
+func (p *plan) podLevelResources() bool {
+	r := p.pod.Spec.Resources
+	return r != nil && len(r.Requests)+len(r.Limits) > 0
+}
+
+// qos is the pod's QoS class without podtoken's container, as in
+// k8s.io/kubernetes@v1.37.2/pkg/apis/core/v1/helper/qos/qos.go, ComputePodQOS.
+func (p *plan) qos() corev1.PodQOSClass {
+	var class corev1.PodQOSClass
+	for _, m := range p.members {
+		c := containerQOS(m.Resources)
+		if class == "" {
+			class = c
+		}
+		if c == corev1.PodQOSBurstable || c != class {
+			return corev1.PodQOSBurstable
+		}
+	}
+	return class
+}
+
+func containerQOS(r corev1.ResourceRequirements) corev1.PodQOSClass {
+	cpu, memory := resourceQOS(r, corev1.ResourceCPU), resourceQOS(r, corev1.ResourceMemory)
+	if cpu != memory {
+		return corev1.PodQOSBurstable
+	}
+	return cpu
+}
+
+func resourceQOS(r corev1.ResourceRequirements, name corev1.ResourceName) corev1.PodQOSClass {
+	limit := r.Limits[name]
+	request, ok := r.Requests[name]
+	if !ok {
+		request = limit // The API server's default (SetDefaults_Pod).
+	}
+	switch {
+	case request.Cmp(limit) != 0:
+		return corev1.PodQOSBurstable
+	case request.IsZero():
+		return corev1.PodQOSBestEffort
+	}
+	return corev1.PodQOSGuaranteed
+}
+
+// includes tells whether got has everything that want has. LimitRanger and the API server's defaults add what is absent
+// (k8s.io/kubernetes@v1.37.2/plugin/pkg/admission/limitranger, mergeContainerResources), and that is tolerated.
+func includes(got, want corev1.ResourceRequirements) bool {
+	subset := func(got, want corev1.ResourceList) bool {
+		for name, q := range want {
+			if other, ok := got[name]; !ok || other.Cmp(q) != 0 {
+				return false
+			}
+		}
+		return true
+	}
+	return subset(got.Requests, want.Requests) && subset(got.Limits, want.Limits)
+}
+
+// Sizes of the memory volume. A file takes whole pages, of 64 KiB at most (arm64), and no token is larger: eight
+// audiences of 512 bytes make less than 8 KiB of JWT.
+const (
+	pageBytes  = 64 << 10
+	spareFiles = 3 // the status file, and two temporary files while they are written
+	volumeUnit = 1 << 20
+)
+
+// volumeSize is the sizeLimit of the volume for so many tokens: 1Mi, more only when needed.
+func volumeSize(tokens int) *resource.Quantity {
+	units := max(1, ((tokens+spareFiles)*pageBytes+volumeUnit-1)/volumeUnit)
+	return resource.NewQuantity(int64(units)*volumeUnit, resource.BinarySI)
+}
+
+// adopt returns the possible resources that the existing container has, and whether it has any of them.
+func (p *plan) adopt(existing corev1.ResourceRequirements) (corev1.ResourceRequirements, bool) {
+	all := p.sidecarResources()
+	if i := slices.IndexFunc(all, func(r corev1.ResourceRequirements) bool { return includes(existing, r) }); i >= 0 {
+		return all[i], true
+	}
+	return all[0], false
+}

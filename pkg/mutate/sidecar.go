@@ -1,0 +1,178 @@
+package mutate
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"strconv"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/podtoken/podtoken/pkg/api"
+)
+
+// newSidecar builds podtoken's container. It spells out what the API server would default, so that a second call finds
+// the container as the first has sent it.
+func (p *plan) newSidecar(id identity, resources corev1.ResourceRequirements) *corev1.Container {
+	always := corev1.ContainerRestartPolicyAlways
+	c := &corev1.Container{
+		Name:            api.ContainerName,
+		Image:           p.cfg.Sidecar.Image,
+		ImagePullPolicy: p.cfg.Sidecar.ImagePullPolicy,
+		Command:         []string{api.SidecarBinary, api.CommandRun},
+		RestartPolicy:   &always,
+		Env: []corev1.EnvVar{
+			fromField(api.EnvPodName, "metadata.name"),
+			fromField(api.EnvPodNamespace, "metadata.namespace"),
+			fromField(api.EnvPodUID, "metadata.uid"),
+			fromField(api.EnvServiceAccount, "spec.serviceAccountName"),
+		},
+		Resources: resources,
+		VolumeMounts: []corev1.VolumeMount{
+			{Name: api.VolumeTokens, MountPath: api.SidecarTokenDir},
+			{Name: api.VolumeAPI, MountPath: api.APIMountPath, ReadOnly: true},
+		},
+		TerminationMessagePath:   corev1.TerminationMessagePathDefault,
+		TerminationMessagePolicy: corev1.TerminationMessageReadFile,
+		SecurityContext: &corev1.SecurityContext{
+			AllowPrivilegeEscalation: new(bool),
+			Capabilities:             &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}},
+			ReadOnlyRootFilesystem:   yes(),
+			RunAsNonRoot:             yes(),
+			RunAsUser:                id.user,
+			SeccompProfile:           &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},
+			SELinuxOptions:           id.seLinux,
+		},
+	}
+	for _, token := range p.req.withModes(id.mode) {
+		c.Args = append(c.Args, "--"+api.FlagToken+"="+argument(token))
+	}
+	if p.req.notify != "" {
+		c.Args = append(c.Args, "--"+api.FlagNotify+"="+p.req.notify)
+	}
+	if p.req.notifySignal != "" {
+		c.Args = append(c.Args, "--"+api.FlagNotifySignal+"="+p.req.notifySignal)
+	}
+	if p.req.metricsPort != 0 {
+		c.Args = append(c.Args, "--"+api.FlagMetricsPort+"="+strconv.Itoa(int(p.req.metricsPort)))
+		if !p.pod.Spec.HostNetwork { // A declared port would become a port of the node.
+			c.Ports = []corev1.ContainerPort{{Name: api.ContainerName, ContainerPort: p.req.metricsPort, Protocol: corev1.ProtocolTCP}}
+		}
+	}
+	if p.req.wait {
+		c.Lifecycle = &corev1.Lifecycle{PostStart: &corev1.LifecycleHandler{
+			Exec: &corev1.ExecAction{Command: []string{api.SidecarBinary, api.CommandWait}},
+		}}
+	}
+	return c
+}
+
+// argument writes a token for the command line: JSON without HTML escapes, so that it reads well in `kubectl describe pod`,
+// and with every '$' escaped, because the kubelet expands "$(NAME)" in arguments.
+func argument(token api.TokenSpec) string {
+	var buffer bytes.Buffer
+	encoder := json.NewEncoder(&buffer)
+	encoder.SetEscapeHTML(false)
+	if err := encoder.Encode(token); err != nil {
+		panic(err) // Strings and numbers always encode.
+	}
+	return string(bytes.ReplaceAll(bytes.TrimSuffix(buffer.Bytes(), []byte("\n")), []byte("$"), []byte(`\u0024`)))
+}
+
+func fromField(name, field string) corev1.EnvVar {
+	return corev1.EnvVar{Name: name, ValueFrom: &corev1.EnvVarSource{FieldRef: &corev1.ObjectFieldSelector{APIVersion: "v1", FieldPath: field}}}
+}
+
+func yes() *bool {
+	value := true
+	return &value
+}
+
+// newVolumes builds the volumes: that of the files, and, with a sidecar, that of its own API credential.
+func (p *plan) newVolumes() []corev1.Volume {
+	if p.req.projected {
+		return []corev1.Volume{p.projectedVolume()}
+	}
+	expiration := int64(api.APITokenExpirationSeconds)
+	return []corev1.Volume{
+		{
+			Name: api.VolumeTokens,
+			VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{
+				Medium:    corev1.StorageMediumMemory,
+				SizeLimit: volumeSize(len(p.req.tokens)),
+			}},
+		},
+		projected(api.VolumeAPI,
+			corev1.VolumeProjection{ServiceAccountToken: &corev1.ServiceAccountTokenProjection{
+				ExpirationSeconds: &expiration,
+				Path:              corev1.ServiceAccountTokenKey,
+			}},
+			corev1.VolumeProjection{ConfigMap: &corev1.ConfigMapProjection{
+				LocalObjectReference: corev1.LocalObjectReference{Name: "kube-root-ca.crt"},
+				Items:                []corev1.KeyToPath{{Key: corev1.ServiceAccountRootCAKey, Path: corev1.ServiceAccountRootCAKey}},
+			}},
+			corev1.VolumeProjection{DownwardAPI: &corev1.DownwardAPIProjection{Items: []corev1.DownwardAPIVolumeFile{{
+				Path:     corev1.ServiceAccountNamespaceKey,
+				FieldRef: &corev1.ObjectFieldSelector{APIVersion: "v1", FieldPath: "metadata.namespace"},
+			}}}},
+		),
+	}
+}
+
+// projectedVolume is the whole injection with DeliveryProjected: the kubelet keeps the tokens.
+func (p *plan) projectedVolume() corev1.Volume {
+	sources := make([]corev1.VolumeProjection, 0, len(p.req.tokens))
+	for _, t := range p.req.tokens {
+		sources = append(sources, corev1.VolumeProjection{ServiceAccountToken: &corev1.ServiceAccountTokenProjection{
+			Audience:          t.audiences[0],
+			ExpirationSeconds: &t.expirationSeconds,
+			Path:              t.path,
+		}})
+	}
+	return projected(api.VolumeTokens, sources...)
+}
+
+func projected(name string, sources ...corev1.VolumeProjection) corev1.Volume {
+	mode := corev1.ProjectedVolumeSourceDefaultMode
+	return corev1.Volume{Name: name, VolumeSource: corev1.VolumeSource{
+		Projected: &corev1.ProjectedVolumeSource{Sources: sources, DefaultMode: &mode},
+	}}
+}
+
+// encoded has the JSON of what is injected, which goes into the patch and into the hash.
+type encoded struct {
+	sidecar json.RawMessage
+	volumes []json.RawMessage
+	status  string
+}
+
+// encode sets the JSON of the settled plan.
+func (p *plan) encode() {
+	hash := sha256.New()
+	if p.sidecar != nil {
+		p.encoded.sidecar = mustJSON(p.sidecar)
+		hash.Write(p.encoded.sidecar)
+	} else {
+		hash.Write([]byte(p.req.mountPath))
+	}
+	for _, volume := range p.volumes {
+		data := mustJSON(volume)
+		p.encoded.volumes = append(p.encoded.volumes, data)
+		hash.Write(data)
+	}
+	status := api.Status{Version: p.version, Tokens: make([]string, 0, len(p.tokens)), Hash: hex.EncodeToString(hash.Sum(nil))[:16]}
+	for _, t := range p.tokens {
+		status.Tokens = append(status.Tokens, t.Name)
+	}
+	p.encoded.status = string(mustJSON(status))
+}
+
+// mustJSON encodes values that always can be: structs of ours and of k8s.io/api made of strings, numbers and quantities.
+func mustJSON(value any) []byte {
+	data, err := json.Marshal(value)
+	if err != nil {
+		panic(err)
+	}
+	return data
+}
