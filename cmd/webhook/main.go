@@ -1,0 +1,42 @@
+// Command podtoken-webhook is podtoken's mutating admission webhook: AdmissionReview in, JSON patch out.
+//
+// It is stateless and talks to nobody. It reads its configuration and its serving certificate from files, and takes
+// new ones into use while it runs. Exit codes: 0 after a drained shutdown or -help, 1 after an error; a second signal
+// kills the process at once (exit code 2 as the first process of a container).
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
+	context.AfterFunc(ctx, stop) // the second signal ends the process at once
+	if err := run(ctx, os.Args[1:], os.Stderr); err != nil {
+		fmt.Fprintln(os.Stderr, "podtoken-webhook:", err)
+		os.Exit(1)
+	}
+}
+
+// run serves until ctx is done and everything has been answered. There is no environment to read.
+func run(ctx context.Context, args []string, stderr io.Writer) error {
+	options, err := parseOptions(args, stderr)
+	if errors.Is(err, flag.ErrHelp) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	server, err := newServer(options, stderr)
+	if err != nil {
+		return err
+	}
+	return server.Run(ctx)
+}

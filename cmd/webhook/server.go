@@ -1,0 +1,177 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"io"
+	stdlog "log"
+	"log/slog"
+	"net"
+	"net/http"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/go-logr/logr"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	crlog "sigs.k8s.io/controller-runtime/pkg/log"
+	"sigs.k8s.io/controller-runtime/pkg/webhook"
+
+	"github.com/podtoken/podtoken/internal/admission"
+	"github.com/podtoken/podtoken/internal/config"
+	"github.com/podtoken/podtoken/internal/version"
+	"github.com/podtoken/podtoken/pkg/mutate"
+)
+
+// webhookPath is where AdmissionReviews are served.
+const webhookPath = "/mutate"
+
+// server is the whole process: the webhook, the plain HTTP server beside it, and what they read from files.
+type server struct {
+	options     *options
+	logger      *slog.Logger
+	registry    *prometheus.Registry
+	rules       *config.Store[mutate.Config]
+	certificate *config.Certificate
+	webhook     webhook.Server
+	draining    atomic.Bool
+}
+
+// newServer wires everything and starts nothing.
+func newServer(o *options, stderr io.Writer) (*server, error) {
+	handler := slog.NewJSONHandler(stderr, &slog.HandlerOptions{Level: logLevels[o.logLevel]})
+	s := &server{options: o, logger: slog.New(handler), registry: newRegistry()}
+	s.takeOverLogs(handler)
+	s.rules = config.NewRules(o.config, s.registry, s.logger)
+	s.certificate = config.NewCertificate(o.certDir, s.registry, s.logger)
+
+	host, port, err := splitAddress(o.webhookBindAddress)
+	if err != nil {
+		return nil, err
+	}
+	// The handler is registered on a mux of our own: webhook.Server.Register would wrap it with three more metrics in
+	// controller-runtime's global registry, which nobody reads here.
+	mux := http.NewServeMux()
+	mux.Handle(webhookPath, s.closeWhileDraining(admission.NewHandler(admission.Config{
+		Rules:           s.rules.Current,
+		Version:         version.Version,
+		Metrics:         admission.NewMetrics(s.registry),
+		Logger:          s.logger,
+		MaxRequestBytes: o.maxRequestBytes,
+		MaxDuration:     admission.DefaultMaxDuration,
+	})))
+	s.webhook = webhook.NewServer(webhook.Options{
+		Host: host, Port: port, WebhookMux: mux, TLSOpts: []func(*tls.Config){s.configureTLS},
+	})
+	return s, nil
+}
+
+// newRegistry returns a registry with the metrics of the process.
+func newRegistry() *prometheus.Registry {
+	registry := prometheus.NewRegistry()
+	build := prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "podtoken_build_info",
+		Help: "1, with the version of podtoken and of Go as labels.",
+	}, []string{"version", "goversion"})
+	build.WithLabelValues(version.Version, runtime.Version()).Set(1)
+	registry.MustRegister(build, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return registry
+}
+
+// takeOverLogs makes controller-runtime and net/http log through handler. Without a logger controller-runtime keeps
+// every log call of the first 30 seconds in memory.
+func (s *server) takeOverLogs(handler slog.Handler) {
+	crlog.SetLogger(logr.FromSlogHandler(handler))
+	stdlog.SetFlags(0)
+	stdlog.SetOutput(serverLog{s.logger})
+}
+
+// serverLog receives the lines that net/http's servers write, mostly about failed TLS handshakes.
+type serverLog struct{ logger *slog.Logger }
+
+func (l serverLog) Write(line []byte) (int, error) {
+	l.logger.Warn("HTTP server had a problem with a connection", "problem", strings.TrimSpace(string(line)))
+	return len(line), nil
+}
+
+// configureTLS completes controller-runtime's defaults.
+func (s *server) configureTLS(c *tls.Config) {
+	c.MinVersion = tls.VersionTLS13
+	c.GetCertificate = s.certificate.GetCertificate
+	// The API server speaks HTTP/1.1 to webhooks behind a Service, HTTP/2 to those at https://localhost
+	// (k8s.io/apiserver@v0.37.2/pkg/util/webhook/client.go).
+	c.NextProtos = []string{"h2", "http/1.1"}
+	// It never resumes a session, so tickets would only make handshakes longer.
+	c.SessionTicketsDisabled = true
+}
+
+// closeWhileDraining tells clients to take their next request to another replica.
+func (s *server) closeWhileDraining(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if s.draining.Load() {
+			w.Header().Set("Connection", "close")
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// Run serves until ctx is done, then drains:
+//
+//  1. /readyz turns 503, so that the Service drops this replica, and every answer closes its connection.
+//  2. For the drain delay everything is served as before: API servers learn of 1 with a delay.
+//  3. The webhook's listener closes; requests in flight are answered (each has a deadline).
+//  4. The plain HTTP server, for metrics and probes, closes last.
+func (s *server) Run(ctx context.Context) error {
+	if err := s.rules.Load(); err != nil {
+		return fmt.Errorf("loading the configuration: %w", err)
+	}
+	if err := s.certificate.Load(); err != nil {
+		// Not fatal: whoever writes the certificate may be later than we are. Not ready until it is there.
+		s.logger.Warn("Waiting for a serving certificate", "error", err)
+	}
+	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", s.options.httpBindAddress)
+	if err != nil {
+		return fmt.Errorf("listening on --http-bind-address: %w", err)
+	}
+
+	serving, stop := context.WithCancel(context.WithoutCancel(ctx))
+	var background sync.WaitGroup
+	defer background.Wait()
+	defer stop()
+	background.Go(func() { s.rules.Watch(serving, s.options.reloadInterval) })
+	background.Go(func() { s.certificate.Watch(serving, s.options.reloadInterval) })
+
+	plain := newPlainServer(s.plainHandler())
+	failed := make(chan error, 1)
+	background.Go(func() { failed <- plain.Serve(listener) })
+	defer func() { _ = plain.Close() }()
+
+	stopped := make(chan error, 1)
+	background.Go(func() { stopped <- s.webhook.Start(serving) })
+	s.logger.Info("Serving", "version", version.Version, "webhookAddress", s.options.webhookBindAddress, "httpAddress", s.options.httpBindAddress)
+
+	select {
+	case err := <-stopped:
+		return fmt.Errorf("serving on --webhook-bind-address: %w", err)
+	case err := <-failed:
+		return fmt.Errorf("serving on --http-bind-address: %w", err)
+	case <-ctx.Done():
+	}
+	s.draining.Store(true)
+	s.logger.Info("Draining", "delay", s.options.drainDelay.String())
+	select {
+	case err := <-stopped:
+		return fmt.Errorf("serving on --webhook-bind-address while draining: %w", err)
+	case <-time.After(s.options.drainDelay):
+	}
+	stop()
+	if err := <-stopped; err != nil {
+		return fmt.Errorf("stopping the webhook server: %w", err)
+	}
+	s.logger.Info("Stopped")
+	return nil
+}

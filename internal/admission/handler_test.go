@@ -1,0 +1,331 @@
+package admission
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"gomodules.xyz/jsonpatch/v2"
+	admissionv1 "k8s.io/api/admission/v1"
+
+	"github.com/podtoken/podtoken/pkg/api"
+	"github.com/podtoken/podtoken/pkg/mutate"
+)
+
+// One row per row of the table above ServeHTTP, and the ways to get there.
+func TestServeHTTP(t *testing.T) {
+	type want struct {
+		HTTP    int
+		Allowed bool
+		Code    int
+		Count   string // outcome/reason
+		Message string // part of the message or of the HTTP error
+	}
+	post := func(body string) func() *http.Request { return func() *http.Request { return newRequest(body) } }
+	header := func(key, value string) func() *http.Request {
+		return func() *http.Request {
+			r := newRequest(reviewOf(asksForVault))
+			r.Header.Set(key, value)
+			return r
+		}
+	}
+	tests := map[string]struct {
+		request func() *http.Request
+		handler func(*Handler)
+		want    want
+	}{
+		"a pod that asks is injected": {
+			request: post(reviewOf(asksForVault)),
+			want:    want{200, true, 0, "Injected/Sidecar", ""},
+		},
+		"a pod that asks for a projected volume is injected": {
+			request: post(reviewOf(asksForVault + `, "podtoken.dev/delivery": "projected"`)),
+			want:    want{200, true, 0, "Injected/Projected", ""},
+		},
+		"a content type with a charset is fine": {
+			request: header("Content-Type", "application/json; charset=utf-8"),
+			want:    want{200, true, 0, "Injected/Sidecar", ""},
+		},
+		"a pod without our annotations is skipped": {
+			request: post(reviewOf(`"other": "x"`)),
+			want:    want{200, true, 0, "Skipped/NoAnnotation", ""},
+		},
+		"a pod that switched injection off is skipped": {
+			request: post(reviewOf(asksForVault + `, "podtoken.dev/inject": "false"`)),
+			want:    want{200, true, 0, "Skipped/SwitchedOff", ""},
+		},
+		"a deletion, which has no object, is skipped": {
+			request: post(reviewOf(asksForVault, `"CREATE"`, `"DELETE"`, `"object"`, `"oldObject"`)),
+			want:    want{200, true, 0, "Skipped/NotCreate", ""},
+		},
+		"another resource is skipped": {
+			request: post(reviewOf(asksForVault, `"resource": "pods"`, `"resource": "configmaps"`)),
+			want:    want{200, true, 0, "Skipped/NotAPod", ""},
+		},
+		"another resource of quite another shape is skipped": {
+			request: post(reviewOf(asksForVault, `"resource": "pods"`, `"resource": "configmaps"`, `"spec": {`, `"spec": [], "x": {`)),
+			want:    want{200, true, 0, "Skipped/NotAPod", ""},
+		},
+		"another kind is skipped": {
+			request: post(reviewOf(asksForVault, `"kind": "Pod"`, `"kind": "Binding"`)),
+			want:    want{200, true, 0, "Skipped/NotAPod", ""},
+		},
+		"another version of pods is skipped": {
+			request: post(reviewOf(asksForVault, `"version": "v1"`, `"version": "v2"`)),
+			want:    want{200, true, 0, "Skipped/NotAPod", ""},
+		},
+		"a subresource is skipped": {
+			request: post(reviewOf(asksForVault, `"namespace"`, `"subResource": "ephemeralcontainers", "namespace"`)),
+			want:    want{200, true, 0, "Skipped/NotAPod", ""},
+		},
+		"a bad value is denied": {
+			request: post(reviewOf(asksForVault + `, "podtoken.dev/expiration": "1s"`)),
+			want:    want{200, false, 403, "Denied/InvalidValue", "podtoken: "},
+		},
+		"an unknown annotation is denied": {
+			request: post(reviewOf(`"podtoken.dev/audiences.vault": "vault"`)),
+			want:    want{200, false, 403, "Denied/UnknownAnnotation", "podtoken: "},
+		},
+		"a pod that does not decode is an error that names the field": {
+			request: post(reviewOf(asksForVault, `"serviceAccountName": "web"`, `"serviceAccountName": 7`)),
+			want:    want{200, false, 400, "Error/Malformed", `podtoken: field "request.object.spec.serviceAccountName" has a value that is not a string`},
+		},
+		"a creation without an object is an error": {
+			request: post(reviewOf(asksForVault, `"object"`, `"oldObject"`)),
+			want:    want{200, false, 400, "Error/Malformed", "podtoken: the review has no request.object"},
+		},
+		"a review without a namespace is an error": {
+			request: post(reviewOf(asksForVault, `"namespace": "shop",`, ``)),
+			want:    want{200, false, 400, "Error/Malformed", "podtoken: the review has no request.namespace"},
+		},
+		"a panic in the decision is an error": {
+			request: post(reviewOf(asksForVault)),
+			handler: func(h *Handler) { h.mutate = func(mutate.Input) mutate.Result { panic("boom") } },
+			want:    want{200, false, 500, "Error/Internal", "podtoken: internal error"},
+		},
+		"a decision without what it needs is an error": {
+			request: post(reviewOf(asksForVault)),
+			handler: func(h *Handler) { h.config.Rules = func() *mutate.Config { return nil } },
+			want:    want{200, false, 500, "Error/Internal", "podtoken: the webhook has no configuration"},
+		},
+		"a patch that cannot be encoded is an error": {
+			request: post(reviewOf(asksForVault)),
+			handler: func(h *Handler) {
+				h.mutate = func(mutate.Input) mutate.Result {
+					return mutate.Result{
+						Outcome: api.OutcomeInjected, Reason: api.ReasonSidecar,
+						Operations: []jsonpatch.Operation{{Operation: "add", Path: "/x", Value: func() {}}},
+					}
+				}
+			},
+			want: want{200, false, 500, "Error/Internal", "podtoken: internal error"},
+		},
+		"an empty body is refused": {
+			request: post(""),
+			want:    want{400, false, 0, "Error/Malformed", "podtoken: invalid JSON at byte 0"},
+		},
+		"half a body is refused": {
+			request: post(reviewOf(asksForVault)[:300]),
+			want:    want{400, false, 0, "Error/Malformed", "podtoken: invalid JSON at byte 300"},
+		},
+		"two bodies are refused": {
+			request: post(reviewOf(asksForVault) + reviewOf(asksForVault)),
+			want:    want{400, false, 0, "Error/Malformed", "podtoken: invalid JSON"},
+		},
+		"JSON that is nested too deeply is refused": {
+			request: post(strings.Repeat("[", 20000) + strings.Repeat("]", 20000)),
+			want:    want{400, false, 0, "Error/Malformed", "podtoken: invalid JSON"},
+		},
+		"an array is refused": {
+			request: post("[]"),
+			want:    want{400, false, 0, "Error/Malformed", "podtoken: the body must be an AdmissionReview"},
+		},
+		"null is refused": {
+			request: post("null"),
+			want:    want{400, false, 0, "Error/Malformed", "podtoken: the body must be an AdmissionReview"},
+		},
+		"another version of the review is refused": {
+			request: post(reviewOf(asksForVault, "admission.k8s.io/v1", "admission.k8s.io/v1beta1")),
+			want:    want{400, false, 0, "Error/Malformed", "admissionReviewVersions: [v1]"},
+		},
+		"another kind of body is refused": {
+			request: post(reviewOf(asksForVault, `"AdmissionReview"`, `"ConversionReview"`)),
+			want:    want{400, false, 0, "Error/Malformed", "podtoken: the body must be an AdmissionReview"},
+		},
+		"a review without uid is refused": {
+			request: post(reviewOf(asksForVault, `"u-1"`, `""`)),
+			want:    want{400, false, 0, "Error/Malformed", "podtoken: the review has no request.uid"},
+		},
+		"a review without request is refused": {
+			request: post(`{"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview"}`),
+			want:    want{400, false, 0, "Error/Malformed", "podtoken: the review has no request.uid"},
+		},
+		"a body that breaks off is refused": {
+			request: func() *http.Request {
+				r := newRequest("")
+				r.ContentLength, r.Body = -1, io.NopCloser(io.MultiReader(strings.NewReader("{"), errorReader{}))
+				return r
+			},
+			want: want{400, false, 0, "Error/Malformed", "podtoken: the body could not be read"},
+		},
+		"a GET is refused": {
+			request: func() *http.Request { return httptest.NewRequest(http.MethodGet, "/mutate", nil) },
+			want:    want{405, false, 0, "Error/Malformed", "podtoken: the method must be POST"},
+		},
+		"an announced body that is too large is refused": {
+			request: post(reviewOf(asksForVault)),
+			handler: func(h *Handler) { h.config.MaxRequestBytes = 100 },
+			want:    want{413, false, 0, "Error/TooLarge", "podtoken: the body is larger than 100 bytes (--max-request-bytes)"},
+		},
+		"a streamed body that is too large is refused": {
+			request: func() *http.Request {
+				r := newRequest(reviewOf(asksForVault))
+				r.ContentLength = -1
+				return r
+			},
+			handler: func(h *Handler) { h.config.MaxRequestBytes = 100 },
+			want:    want{413, false, 0, "Error/TooLarge", "podtoken: the body is larger than 100 bytes (--max-request-bytes)"},
+		},
+		"a body of exactly the limit is fine": {
+			request: post(reviewOf(asksForVault)),
+			handler: func(h *Handler) { h.config.MaxRequestBytes = int64(len(reviewOf(asksForVault))) },
+			want:    want{200, true, 0, "Injected/Sidecar", ""},
+		},
+		"another content type is refused": {
+			request: header("Content-Type", "application/yaml"),
+			want:    want{415, false, 0, "Error/Malformed", "podtoken: the content type must be application/json"},
+		},
+		"a review whose time is over is refused": {
+			request: post(reviewOf(asksForVault)),
+			handler: func(h *Handler) { h.config.MaxDuration = time.Nanosecond },
+			want:    want{503, false, 0, "Error/Deadline", "podtoken: the review's time was over"},
+		},
+		"a panic before the decision is an error": {
+			request: post(reviewOf(asksForVault)),
+			handler: func(h *Handler) { h.config.Rules = func() *mutate.Config { panic("boom") } },
+			want:    want{200, false, 500, "Error/Internal", "podtoken: internal error"},
+		},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			h := newHarness(t)
+			if test.handler != nil {
+				test.handler(h.Handler)
+			}
+			w := h.serve(test.request())
+
+			got := want{HTTP: w.Code, Message: w.Body.String()}
+			if w.Code == http.StatusOK {
+				r := decodeAnswer(t, w.Body.Bytes()).Response
+				got.Allowed, got.Message = r.Allowed, ""
+				if r.Result != nil {
+					got.Code, got.Message = int(r.Result.Code), r.Result.Message
+				}
+			}
+			for count, n := range h.counts(t) {
+				got.Count += strings.Repeat(count, n)
+			}
+			if strings.Contains(got.Message, test.want.Message) {
+				got.Message = test.want.Message
+			}
+			if diff := cmp.Diff(test.want, got); diff != "" {
+				t.Errorf("answer (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestAnswerText(t *testing.T) {
+	tests := map[string]struct{ annotations, want string }{
+		"skipped": {
+			annotations: ``,
+			want: `{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","response":{"uid":"u-1","allowed":true,` +
+				`"auditAnnotations":{"outcome":"Skipped","reason":"NoAnnotation"}}}` + "\n",
+		},
+		"denied": {
+			annotations: `"podtoken.dev/audience.vault": ""`,
+			want: `{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","response":{"uid":"u-1","allowed":false,` +
+				`"status":{"code":403,"reason":"InvalidValue","message":"podtoken: MESSAGE"},` +
+				`"auditAnnotations":{"outcome":"Denied","reason":"InvalidValue"}}}` + "\n",
+		},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			h := newHarness(t)
+			real := h.mutate
+			h.mutate = func(in mutate.Input) mutate.Result {
+				result := real(in)
+				if result.Outcome == api.OutcomeDenied {
+					result.Message = "podtoken: MESSAGE" // its text is pkg/mutate's
+				}
+				return result
+			}
+			w := h.serve(newRequest(reviewOf(test.annotations)))
+			if diff := cmp.Diff(test.want, w.Body.String()); diff != "" {
+				t.Errorf("answer (-want +got):\n%s", diff)
+			}
+			if got, want := w.Header().Get("Content-Length"), fmt.Sprint(len(test.want)); got != want {
+				t.Errorf("Content-Length = %s, want %s", got, want)
+			}
+		})
+	}
+}
+
+// The answer carries exactly what pkg/mutate decided from the same pod.
+func TestAnswerCarriesTheDecision(t *testing.T) {
+	h := newHarness(t)
+	var decided mutate.Result
+	real := h.mutate
+	h.mutate = func(in mutate.Input) mutate.Result {
+		decided = real(in)
+		decided.Warnings = append(decided.Warnings, "a warning")
+		return decided
+	}
+	pod := newPod(shapes["typical"], map[string]string{
+		"podtoken.dev/audience.vault": "vault", "podtoken.dev/audience.billing": "billing",
+	})
+	answer := decodeAnswer(t, h.serve(newRequest(string(newReview(t, "u-2", pod)))).Body.Bytes())
+
+	patch, err := json.Marshal(decided.Operations)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := &admissionv1.AdmissionResponse{
+		UID: "u-2", Allowed: true, Patch: patch, PatchType: new(admissionv1.PatchTypeJSONPatch),
+		Warnings:         decided.Warnings,
+		AuditAnnotations: map[string]string{"outcome": "Injected", "reason": "Sidecar", "tokens": "billing,vault"},
+	}
+	if diff := cmp.Diff(want, answer.Response); diff != "" {
+		t.Errorf("response (-want +got):\n%s", diff)
+	}
+	if len(decided.Operations) == 0 {
+		t.Error("the pod was not changed")
+	}
+}
+
+// Every reason has a place in the metrics, and only there: a new one must be added to reasonsOf.
+func TestReasonsOfIsComplete(t *testing.T) {
+	var listed []api.Reason
+	for _, outcome := range []api.Outcome{
+		api.OutcomeInjected, api.OutcomeUnchanged, api.OutcomeSkipped, api.OutcomeDenied, api.OutcomeError,
+	} {
+		listed = append(listed, reasonsOf()[outcome]...)
+	}
+	if diff := cmp.Diff(api.Reasons(), listed); diff != "" {
+		t.Errorf("reasons (-want +got):\n%s", diff)
+	}
+}
+
+func TestMetricsText(t *testing.T) {
+	h := newHarness(t)
+	w := httptest.NewRecorder()
+	promhttp.HandlerFor(h.registry, promhttp.HandlerOpts{}).ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+	checkGolden(t, "testdata/metrics.txt", w.Body.Bytes())
+}
