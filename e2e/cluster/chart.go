@@ -1,0 +1,51 @@
+package cluster
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"strings"
+)
+
+const (
+	// Namespace and Release are where and as what InstallChart installs the product.
+	Namespace = "podtoken-system"
+	Release   = "podtoken"
+)
+
+// InstallChart installs the product's chart, or upgrades it, with the images built from this repository, and waits until
+// it works. The arguments are appended to those of helm: "--set", "webhook.replicas=1".
+func (c *Cluster) InstallChart(ctx context.Context, arguments ...string) error {
+	if len(c.product) == 0 {
+		if err := c.buildProductImages(ctx); err != nil {
+			return err
+		}
+		if err := c.importProductImages(ctx); err != nil {
+			return err
+		}
+	}
+	all := []string{
+		"upgrade", "--install", Release, filepath.Join(c.options.RepoRoot, "charts", "podtoken"),
+		"--namespace", Namespace, "--create-namespace", "--wait", "--timeout", "3m",
+	}
+	for _, built := range c.product {
+		// The chart puts the three parts of a name together again.
+		name, tag, _ := strings.Cut(strings.TrimPrefix(built.Name, imageRegistry+"/"), ":")
+		all = append(all, "--set-string", built.Target+".image.repository="+name, "--set-string", built.Target+".image.tag="+tag)
+	}
+	all = append(all, "--set-string", "image.registry="+c.registry())
+	c.progress.logf("installing the chart")
+	if _, err := c.Helm(ctx, append(all, arguments...)...); err != nil {
+		pods, _ := c.Kubectl(ctx, nil, "--namespace", Namespace, "get", "pods,events")
+		return fmt.Errorf("installing the chart: %w\n%s", err, pods)
+	}
+	c.progress.logf("the product is installed")
+	return nil
+}
+
+func (c *Cluster) registry() string {
+	if c.options.Registry != "" {
+		return strings.TrimSuffix(c.options.Registry, "/")
+	}
+	return imageRegistry
+}

@@ -1,0 +1,12 @@
+// Package e2e holds the tests that run the shipped images and the shipped chart on a real Kubernetes.
+//
+// Package cluster boots that Kubernetes on any Linux machine that has Go and root; the command in cmd/cluster does the same
+// for a person. Everything is built from Go modules, which takes some minutes the first time. The result is kept outside
+// the repository, below ${PODTOKEN_CACHE:-${XDG_CACHE_HOME:-~/.cache}}/podtoken; that directory can be deleted at any
+// time. The few Debian packages that are needed beside Go are installed when they are missing.
+//
+// With KUBECONFIG and PODTOKEN_E2E_REGISTRY set, the tests use that cluster and that registry instead. The cluster must
+// have cert-manager.
+//
+// It is a module of its own, so that what the tests need never becomes a dependency of the product.
+package e2e
