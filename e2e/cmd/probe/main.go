@@ -1,0 +1,80 @@
+// Command probe is the application of the tests' pods: it reads token files as hard as it can and says what it saw,
+// and never logs a token.
+//
+//	probe sleep                  waits to be stopped
+//	probe watch DURATION FILE…   reads each FILE in a tight loop and follows its directory with inotify, then prints a Report
+//	probe cat FILE                prints a file as it is (the tests hand the token to the API server's TokenReview)
+//	probe env                     prints the environment
+//	probe kill PROGRAM            sends SIGKILL to the processes that run PROGRAM
+//	probe stat FILE…             prints one FileStat per line
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+)
+
+func main() {
+	if err := run(os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, "probe:", err)
+		os.Exit(1)
+	}
+}
+
+func run(args []string) error {
+	if len(args) == 0 {
+		return fmt.Errorf("no command; want sleep, watch, cat, env, kill or stat")
+	}
+	switch args[0] {
+	case "sleep":
+		stop := make(chan os.Signal, 1)
+		signal.Notify(stop, syscall.SIGTERM, syscall.SIGINT)
+		<-stop
+		return nil
+	case "watch":
+		if len(args) < 3 {
+			return fmt.Errorf("watch wants a duration and files")
+		}
+		d, err := time.ParseDuration(args[1])
+		if err != nil {
+			return err
+		}
+		report, err := watch(d, args[2:])
+		if err != nil {
+			return err
+		}
+		return json.NewEncoder(os.Stdout).Encode(report)
+	case "cat":
+		if len(args) != 2 {
+			return fmt.Errorf("cat wants a file")
+		}
+		data, err := os.ReadFile(args[1])
+		if err != nil {
+			return err
+		}
+		_, err = os.Stdout.Write(data)
+		return err
+	case "env":
+		for _, variable := range os.Environ() {
+			fmt.Println(variable)
+		}
+		return nil
+	case "kill":
+		if len(args) != 2 {
+			return fmt.Errorf("kill wants a program")
+		}
+		return kill(args[1])
+	case "stat":
+		for _, f := range args[1:] {
+			if err := json.NewEncoder(os.Stdout).Encode(statFile(f)); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	return fmt.Errorf("unknown command %q; want sleep, watch, cat, env, kill or stat", args[0])
+}

@@ -1,0 +1,133 @@
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/podtoken/podtoken/pkg/api"
+)
+
+// A pod whose tokens cannot be had says why where people look: after a minute the gate gives up, and `kubectl describe
+// pod` shows the reason as the sidecar's last state.
+func TestMissingRoleIsExplained(t *testing.T) {
+	t.Parallel()
+	n := newNamespace(t, nil)
+	_, err := client.CoreV1().ServiceAccounts(n.name).Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "nobody"}}, metav1.CreateOptions{})
+	must(t, err, "creating the ServiceAccount")
+	spec := podSpec()
+	spec.ServiceAccountName = "nobody"
+	n.create("pod", annotations("audience.vault", "vault"), spec)
+	pod := n.until("pod", "has given up waiting for its token once", func(p *corev1.Pod) bool {
+		s := p.Status.InitContainerStatuses
+		return len(s) > 0 && s[0].LastTerminationState.Terminated != nil
+	})
+	last := pod.Status.InitContainerStatuses[0].LastTerminationState.Terminated
+	if last.ExitCode != 1 || !strings.Contains(last.Message, `token "vault" was never written`) || !strings.Contains(last.Message, "Forbidden") {
+		t.Errorf("the sidecar's last state is exit code %d, message %q; want 1 and the API server's refusal", last.ExitCode, last.Message)
+	}
+	out, err := testCluster.Kubectl(t.Context(), nil, "-n", n.name, "describe", "pod", "pod")
+	must(t, err, "describing the pod")
+	if !strings.Contains(out, `cannot create resource "serviceaccounts/token"`) {
+		t.Errorf("kubectl describe pod does not show the reason:\n%s", out)
+	}
+	for _, c := range pod.Status.ContainerStatuses {
+		if c.State.Running != nil || c.State.Terminated != nil {
+			t.Errorf("container %q has started without its token", c.Name)
+		}
+	}
+	// The Role arrives late, and the pod recovers by itself.
+	n.bind("nobody")
+	n.ready("pod")
+}
+
+// Tokens never appear in logs, events, metrics, arguments or environment: what every part said about a pod with tokens
+// holds nothing that begins like a JWT.
+func TestNothingShowsAToken(t *testing.T) {
+	t.Parallel()
+	n := newNamespace(t, nil)
+	n.create("pod", annotations("audience", audienceDefault), podSpec())
+	n.ready("pod")
+	token := n.token("pod", "app", tokenPath)
+	said := map[string]string{"the sidecar's log": n.logs("pod", api.ContainerName)}
+	for name, args := range map[string][]string{
+		"the pod":             {"-n", n.name, "get", "pod", "pod", "-o", "yaml"},
+		"the events":          {"-n", n.name, "get", "events", "-o", "yaml"},
+		"the webhook's log":   {"-n", releaseNamespace, "logs", "-l", "app.kubernetes.io/component=webhook", "--tail=-1"},
+		"the webhook's state": {"-n", releaseNamespace, "get", "pods,configmaps", "-o", "yaml"},
+	} {
+		out, err := testCluster.Kubectl(t.Context(), nil, args...)
+		must(t, err, "reading %s", name)
+		said[name] = out
+	}
+	pods, err := client.CoreV1().Pods(releaseNamespace).List(t.Context(), metav1.ListOptions{LabelSelector: "app.kubernetes.io/component=webhook"})
+	must(t, err, "listing the webhook's pods")
+	metrics, err := client.CoreV1().Pods(releaseNamespace).ProxyGet("http", pods.Items[0].Name, "8080", "/metrics", nil).DoRaw(t.Context())
+	must(t, err, "reading the webhook's metrics")
+	said["the webhook's metrics"] = string(metrics)
+	for _, command := range [][]string{{api.CommandCheck}, {api.CommandRefresh}, {api.CommandWait}} {
+		out, err := n.exec("pod", api.ContainerName, append([]string{api.SidecarBinary}, command...)...)
+		must(t, err, "running %q", command)
+		said["the sidecar's "+command[0]] = out
+	}
+	status, err := n.exec("pod", "app", probePath, "cat", api.DefaultMountPath+"/"+api.StatusFile)
+	must(t, err, "reading the status file")
+	said["the status file"] = status
+	environment, err := n.exec("pod", "app", probePath, "env")
+	must(t, err, "reading the environment")
+	said["the application's environment"] = environment
+
+	signature := token[strings.LastIndex(token, ".")+1:]
+	for what, text := range said {
+		if strings.Contains(text, "eyJ") || strings.Contains(text, signature) {
+			t.Errorf("%s contains a token", what)
+		}
+	}
+	if len(said["the webhook's log"]) == 0 || !bytes.Contains(metrics, []byte("podtoken_admission_reviews_total")) {
+		t.Error("there was nothing to look at")
+	}
+}
+
+// A change of the chart's values reaches the running webhook without a restart.
+func TestConfigurationIsReloaded(t *testing.T) {
+	n := newNamespace(t, nil)
+	before, err := client.CoreV1().Pods(releaseNamespace).List(t.Context(), metav1.ListOptions{LabelSelector: "app.kubernetes.io/component=webhook"})
+	must(t, err, "listing the webhook's pods")
+	install := func(maxExpiration string) {
+		must(t, testCluster.InstallChart(context.Background(), "--set", "webhook.excludeNamespaces={"+unservedNamespace+"}", "--set", "tokens.maxExpiration="+maxExpiration), "upgrading the chart")
+	}
+	install("2h")
+	t.Cleanup(func() { install("24h") })
+	// The kubelet updates the file within its sync period, a minute or two; a change of the pod makes it look at once.
+	_, err = testCluster.Kubectl(t.Context(), nil, "-n", releaseNamespace, "annotate", "pods", "-l", "app.kubernetes.io/component=webhook", "podtoken.test/look=now")
+	must(t, err, "annotating the webhook's pods")
+	eventually(t, 3*time.Minute, "a lifetime above the new maximum is refused", func(context.Context) (bool, error) {
+		denials := 0
+		for range 6 { // both replicas answer
+			if err := n.tryDryRun(annotations("audience", audienceDefault, "expiration", "3h")); err != nil && strings.Contains(err.Error(), "2h") {
+				denials++
+			}
+		}
+		return denials == 6, nil
+	})
+	after, err := client.CoreV1().Pods(releaseNamespace).List(t.Context(), metav1.ListOptions{LabelSelector: "app.kubernetes.io/component=webhook"})
+	must(t, err, "listing the webhook's pods")
+	for i := range after.Items {
+		if len(after.Items) != len(before.Items) || after.Items[i].UID != before.Items[i].UID {
+			t.Fatal("the webhook's pods were replaced; the configuration should be taken into use without that")
+		}
+	}
+}
+
+// tryDryRun creates a pod without storing it.
+func (n *testNamespace) tryDryRun(annotations map[string]string) error {
+	_, err := client.CoreV1().Pods(n.name).Create(n.t.Context(), &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Name: "dry-run", Annotations: annotations}, Spec: podSpec(),
+	}, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+	return err
+}

@@ -1,0 +1,165 @@
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/tools/txtar"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"sigs.k8s.io/yaml"
+)
+
+// unservedNamespace is one that the installation's webhook is told to leave alone.
+const unservedNamespace = "e2e-unserved"
+
+// goldenCase is one file of pkg/mutate/testdata; golden_test.go there documents the sections.
+type goldenCase struct {
+	name     string
+	sections map[string]string
+}
+
+func readGoldenCases(t *testing.T) []goldenCase {
+	t.Helper()
+	files, err := filepath.Glob("../pkg/mutate/testdata/*.txtar")
+	must(t, err, "listing golden cases")
+	var cases []goldenCase
+	for _, file := range files {
+		archive, err := txtar.ParseFile(file)
+		must(t, err, "reading %s", file)
+		c := goldenCase{name: strings.TrimSuffix(filepath.Base(file), ".txtar"), sections: map[string]string{}}
+		for _, f := range archive.Files {
+			c.sections[f.Name] = string(f.Data)
+		}
+		cases = append(cases, c)
+	}
+	return cases
+}
+
+func (c goldenCase) flag(name string) bool { return strings.Contains(c.sections["flags"], name) }
+
+// outcome returns the wanted outcome, message and warnings.
+func (c goldenCase) outcome() (outcome, message string, warnings []string) {
+	for line := range strings.Lines(c.sections["want/outcome"]) {
+		key, value, _ := strings.Cut(strings.TrimSuffix(line, "\n"), ": ")
+		switch key {
+		case "outcome":
+			outcome = value
+		case "message":
+			message = value
+		case "warning":
+			warnings = append(warnings, value)
+		}
+	}
+	return outcome, message, warnings
+}
+
+// pod returns a section as the body of a request to create it in a namespace.
+func (c goldenCase) pod(t *testing.T, section, namespace string) (body []byte, serviceAccount string) {
+	t.Helper()
+	var pod map[string]any
+	must(t, yaml.Unmarshal([]byte(c.sections[section]), &pod), "decoding %s of %s", section, c.name)
+	pod["apiVersion"], pod["kind"] = "v1", "Pod"
+	metadata, _ := pod["metadata"].(map[string]any)
+	if metadata == nil {
+		metadata = map[string]any{}
+	}
+	metadata["namespace"] = namespace
+	if metadata["name"] == nil && metadata["generateName"] == nil {
+		metadata["generateName"] = "golden-"
+	}
+	pod["metadata"] = metadata
+	spec, _ := pod["spec"].(map[string]any)
+	serviceAccount, _ = spec["serviceAccountName"].(string)
+	body, err := json.Marshal(pod)
+	must(t, err, "encoding %s", c.name)
+	return body, serviceAccount
+}
+
+// Every golden case of pkg/mutate, seen by a real API server with strict field validation and as a dry run: the pod
+// after injection is valid as it stands (in a namespace that the webhook does not serve), and the pod before injection
+// gets from the running webhook the answer and the warnings that the golden file says.
+func TestGoldenPodsOnTheAPIServer(t *testing.T) {
+	t.Parallel()
+	served := newNamespace(t, nil)
+	ensureNamespace(t, unservedNamespace)
+	warnings := &warningCollector{}
+	warned := clientWithWarnings(t, warnings)
+	valid, denied, admitted := 0, 0, 0
+	for _, c := range readGoldenCases(t) {
+		if c.flag("no-server") || c.flag("unknown-fields") {
+			continue
+		}
+		outcome, message, wantWarnings := c.outcome()
+		if c.sections["want/pod.yaml"] != "" {
+			valid++
+			if err := dryRun(t, warned, c, "want/pod.yaml", unservedNamespace); err != nil {
+				t.Errorf("%s: the injected pod is not valid: %v", c.name, err)
+			}
+		}
+		if c.sections["config.yaml"] != "" || c.sections["between.yaml"] != "" || c.sections["request.yaml"] != "" {
+			continue // not what the running webhook is configured or asked for
+		}
+		warnings.reset()
+		err := dryRun(t, warned, c, "pod.yaml", served.name)
+		switch {
+		case outcome == "Denied":
+			denied++
+			if got := denial(t, err); !strings.Contains(got, message) {
+				t.Errorf("%s: denied with %q, want %q", c.name, got, message)
+			}
+		case err != nil:
+			t.Errorf("%s: refused: %v", c.name, err)
+		default:
+			admitted++
+			for _, want := range wantWarnings {
+				if !strings.Contains(warnings.String(), want) {
+					t.Errorf("%s: the warning %q is missing, got:\n%s", c.name, want, warnings)
+				}
+			}
+		}
+	}
+	t.Logf("%d injected pods are valid, %d pods were admitted and %d denied as their golden file says", valid, admitted, denied)
+	if valid < 50 || denied < 50 || admitted < 30 {
+		t.Error("too few cases met the API server")
+	}
+}
+
+// dryRun creates a golden pod without storing it.
+func dryRun(t *testing.T, client kubernetes.Interface, c goldenCase, section, namespace string) error {
+	t.Helper()
+	body, account := c.pod(t, section, namespace)
+	if account != "" {
+		_, err := client.CoreV1().ServiceAccounts(namespace).Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: account}}, metav1.CreateOptions{})
+		if err != nil && !apierrors.IsAlreadyExists(err) {
+			t.Fatalf("creating ServiceAccount %q: %v", account, err)
+		}
+	}
+	return client.CoreV1().RESTClient().Post().Namespace(namespace).Resource("pods").
+		Param("dryRun", "All").Param("fieldValidation", "Strict").
+		SetHeader("Content-Type", "application/json").Body(body).Do(t.Context()).Error()
+}
+
+func ensureNamespace(t *testing.T, name string) {
+	t.Helper()
+	_, err := client.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
+	must(t, err, "creating namespace %q", name)
+	t.Cleanup(func() {
+		_ = client.CoreV1().Namespaces().Delete(context.Background(), name, metav1.DeleteOptions{})
+	})
+	waitForDefaultAccount(t, name)
+}
+
+// waitForDefaultAccount waits for the ServiceAccount that the controller manager makes in every namespace.
+func waitForDefaultAccount(t *testing.T, namespace string) {
+	t.Helper()
+	eventually(t, pollShort, "the default ServiceAccount of "+namespace+" exists", func(ctx context.Context) (bool, error) {
+		_, err := client.CoreV1().ServiceAccounts(namespace).Get(ctx, "default", metav1.GetOptions{})
+		return err == nil, err
+	})
+}

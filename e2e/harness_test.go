@@ -1,0 +1,355 @@
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	authenticationv1 "k8s.io/api/authentication/v1"
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/remotecommand"
+
+	"github.com/podtoken/podtoken/pkg/api"
+)
+
+// serviceAccount is what the tests' pods run as; every test namespace has one that may mint for itself.
+const serviceAccount = "app"
+
+// probePath is the program in the image of ./cmd/probe.
+const probePath = "/program"
+
+// audienceDefault is the audience of tests that do not care which one it is.
+const audienceDefault = "https://billing.example.com"
+
+// pollShort is for what takes a second or two.
+const pollShort = 30 * time.Second
+
+// client and restConfig reach the cluster that TestMain booted.
+var (
+	client     kubernetes.Interface
+	restConfig *rest.Config
+)
+
+// testNamespace is a namespace of one test, removed at its end.
+type testNamespace struct {
+	t    *testing.T
+	name string
+}
+
+// newNamespace makes a namespace whose ServiceAccount may mint tokens for itself, which is all that a user needs.
+func newNamespace(t *testing.T, labels map[string]string) *testNamespace {
+	t.Helper()
+	ctx := t.Context()
+	created, err := client.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{
+		ObjectMeta: metav1.ObjectMeta{GenerateName: "e2e-" + slug(t.Name()) + "-", Labels: labels},
+	}, metav1.CreateOptions{})
+	must(t, err, "creating a namespace")
+	n := &testNamespace{t: t, name: created.Name}
+	t.Cleanup(func() {
+		if t.Failed() {
+			n.dump()
+		}
+		none := int64(0)
+		_ = client.CoreV1().Namespaces().Delete(context.Background(), n.name, metav1.DeleteOptions{GracePeriodSeconds: &none})
+	})
+	waitForDefaultAccount(t, n.name)
+	n.grant(serviceAccount)
+	return n
+}
+
+// grant makes the ServiceAccount and lets it mint tokens for itself.
+func (n *testNamespace) grant(account string) {
+	n.t.Helper()
+	ctx := n.t.Context()
+	meta := metav1.ObjectMeta{Name: account}
+	_, err := client.CoreV1().ServiceAccounts(n.name).Create(ctx, &corev1.ServiceAccount{ObjectMeta: meta}, metav1.CreateOptions{})
+	must(n.t, err, "creating ServiceAccount %q", account)
+	n.bind(account)
+}
+
+// bind lets an existing ServiceAccount mint tokens for itself.
+func (n *testNamespace) bind(account string) {
+	n.t.Helper()
+	ctx := n.t.Context()
+	meta := metav1.ObjectMeta{Name: account}
+	_, err := client.RbacV1().Roles(n.name).Create(ctx, &rbacv1.Role{ObjectMeta: meta, Rules: []rbacv1.PolicyRule{{
+		APIGroups: []string{""}, Resources: []string{"serviceaccounts/token"}, ResourceNames: []string{account}, Verbs: []string{"create"},
+	}}}, metav1.CreateOptions{})
+	must(n.t, err, "creating the Role of %q", account)
+	_, err = client.RbacV1().RoleBindings(n.name).Create(ctx, &rbacv1.RoleBinding{ObjectMeta: meta,
+		RoleRef:  rbacv1.RoleRef{APIGroup: "rbac.authorization.k8s.io", Kind: "Role", Name: account},
+		Subjects: []rbacv1.Subject{{Kind: "ServiceAccount", Name: account, Namespace: n.name}},
+	}, metav1.CreateOptions{})
+	must(n.t, err, "creating the RoleBinding of %q", account)
+}
+
+// annotations turns "audience.vault", "vault", … into a pod's annotations.
+func annotations(keysAndValues ...string) map[string]string {
+	m := map[string]string{}
+	for i := 0; i+1 < len(keysAndValues); i += 2 {
+		m["podtoken.dev/"+keysAndValues[i]] = keysAndValues[i+1]
+	}
+	return m
+}
+
+// podSpec is a pod of one container "app" that just runs, and passes Pod Security "restricted".
+func podSpec(command ...string) corev1.PodSpec {
+	if len(command) == 0 {
+		command = []string{probePath, "sleep"}
+	}
+	grace := int64(1)
+	return corev1.PodSpec{
+		ServiceAccountName:            serviceAccount,
+		TerminationGracePeriodSeconds: &grace,
+		SecurityContext: &corev1.PodSecurityContext{
+			RunAsNonRoot: ptr(true), RunAsUser: ptr(int64(1000)),
+			SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},
+		},
+		Containers: []corev1.Container{container("app", command...)},
+	}
+}
+
+func container(name string, command ...string) corev1.Container {
+	return corev1.Container{
+		Name: name, Image: probeImage, ImagePullPolicy: corev1.PullIfNotPresent, Command: command,
+		SecurityContext: &corev1.SecurityContext{
+			AllowPrivilegeEscalation: ptr(false),
+			Capabilities:             &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}},
+		},
+	}
+}
+
+func (n *testNamespace) create(name string, annotations map[string]string, spec corev1.PodSpec) *corev1.Pod {
+	n.t.Helper()
+	pod, err := n.tryCreate(name, annotations, spec)
+	must(n.t, err, "creating pod %q", name)
+	return pod
+}
+
+func (n *testNamespace) tryCreate(name string, annotations map[string]string, spec corev1.PodSpec) (*corev1.Pod, error) {
+	return client.CoreV1().Pods(n.name).Create(n.t.Context(), &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Name: name, Annotations: annotations}, Spec: spec,
+	}, metav1.CreateOptions{FieldValidation: "Strict"})
+}
+
+// ready waits until the pod is Ready and returns it.
+func (n *testNamespace) ready(name string) *corev1.Pod {
+	n.t.Helper()
+	return n.until(name, "is Ready", func(pod *corev1.Pod) bool {
+		for _, c := range pod.Status.Conditions {
+			if c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue {
+				return true
+			}
+		}
+		return false
+	})
+}
+
+// succeeded waits until the pod has ended well.
+func (n *testNamespace) succeeded(name string) *corev1.Pod {
+	n.t.Helper()
+	return n.until(name, "has succeeded", func(pod *corev1.Pod) bool {
+		if pod.Status.Phase == corev1.PodFailed {
+			n.t.Fatalf("pod %s/%s failed", n.name, name)
+		}
+		return pod.Status.Phase == corev1.PodSucceeded
+	})
+}
+
+func (n *testNamespace) until(name, what string, done func(*corev1.Pod) bool) *corev1.Pod {
+	n.t.Helper()
+	var pod *corev1.Pod
+	eventually(n.t, 4*time.Minute, fmt.Sprintf("pod %s/%s %s", n.name, name, what), func(ctx context.Context) (bool, error) {
+		p, err := client.CoreV1().Pods(n.name).Get(ctx, name, metav1.GetOptions{})
+		if err != nil {
+			return false, err
+		}
+		pod = p
+		return done(p), nil
+	})
+	return pod
+}
+
+// exec runs a command in a container and returns its standard output.
+func (n *testNamespace) exec(pod, containerName string, command ...string) (string, error) {
+	request := client.CoreV1().RESTClient().Post().Namespace(n.name).Resource("pods").Name(pod).SubResource("exec").
+		VersionedParams(&corev1.PodExecOptions{Container: containerName, Command: command, Stdout: true, Stderr: true}, scheme.ParameterCodec)
+	executor, err := remotecommand.NewWebSocketExecutor(restConfig, "GET", request.URL().String())
+	if err != nil {
+		return "", err
+	}
+	var stdout, stderr bytes.Buffer
+	ctx, cancel := context.WithTimeout(n.t.Context(), time.Minute)
+	defer cancel()
+	if err := executor.StreamWithContext(ctx, remotecommand.StreamOptions{Stdout: &stdout, Stderr: &stderr}); err != nil {
+		return stdout.String(), fmt.Errorf("running %q in %s/%s/%s: %w: %s", command, n.name, pod, containerName, err, stderr.String())
+	}
+	return stdout.String(), nil
+}
+
+// token reads a token file the way the application does: inside its container.
+func (n *testNamespace) token(pod, containerName, path string) string {
+	n.t.Helper()
+	out, err := n.exec(pod, containerName, probePath, "cat", path)
+	must(n.t, err, "reading %s", path)
+	if len(strings.Split(out, ".")) != 3 {
+		n.t.Fatalf("%s in %s/%s is not a token (%d bytes)", path, n.name, pod, len(out))
+	}
+	return out
+}
+
+func (n *testNamespace) logs(pod, containerName string) string {
+	n.t.Helper()
+	out, err := client.CoreV1().Pods(n.name).GetLogs(pod, &corev1.PodLogOptions{Container: containerName}).DoRaw(n.t.Context())
+	must(n.t, err, "reading the log of %s/%s", pod, containerName)
+	return string(out)
+}
+
+// dump prints what a person would look at first when a test has failed.
+func (n *testNamespace) dump() {
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	events, err := client.CoreV1().Events(n.name).List(ctx, metav1.ListOptions{})
+	if err == nil {
+		for _, e := range events.Items {
+			n.t.Logf("event %s/%s: %s: %s", e.InvolvedObject.Kind, e.InvolvedObject.Name, e.Reason, e.Message)
+		}
+	}
+	pods, err := client.CoreV1().Pods(n.name).List(ctx, metav1.ListOptions{})
+	if err != nil {
+		n.t.Logf("listing pods: %v", err)
+		return
+	}
+	for _, p := range pods.Items {
+		status, _ := json.Marshal(p.Status)
+		n.t.Logf("pod %s: %s", p.Name, status)
+		for _, c := range append(p.Spec.InitContainers, p.Spec.Containers...) {
+			out, err := client.CoreV1().Pods(n.name).GetLogs(p.Name, &corev1.PodLogOptions{Container: c.Name}).DoRaw(ctx)
+			n.t.Logf("log of %s/%s (%v):\n%s", p.Name, c.Name, err, out)
+		}
+	}
+}
+
+// tokenClaims are the claims that the tests look at.
+type tokenClaims struct {
+	Issuer     string   `json:"iss"`
+	Subject    string   `json:"sub"`
+	Audiences  []string `json:"aud"`
+	IssuedAt   int64    `json:"iat"`
+	Expires    int64    `json:"exp"`
+	ID         string   `json:"jti"`
+	Kubernetes struct {
+		Namespace string `json:"namespace"`
+		Pod       struct {
+			Name string `json:"name"`
+			UID  string `json:"uid"`
+		} `json:"pod"`
+	} `json:"kubernetes.io"`
+}
+
+func claimsOf(t *testing.T, token string) tokenClaims {
+	t.Helper()
+	parts := strings.Split(token, ".")
+	payload, err := base64.RawURLEncoding.DecodeString(parts[1])
+	must(t, err, "decoding the claims")
+	var c tokenClaims
+	must(t, json.Unmarshal(payload, &c), "decoding the claims")
+	return c
+}
+
+// review asks the API server what it thinks of a token.
+func review(t *testing.T, token string, audiences ...string) authenticationv1.TokenReviewStatus {
+	t.Helper()
+	answer, err := client.AuthenticationV1().TokenReviews().Create(t.Context(), &authenticationv1.TokenReview{
+		Spec: authenticationv1.TokenReviewSpec{Token: token, Audiences: audiences},
+	}, metav1.CreateOptions{})
+	must(t, err, "reviewing a token")
+	return answer.Status
+}
+
+// assertReview checks that the API server takes the token for this pod's, with that audience.
+func assertReview(t *testing.T, token, audience string, pod *corev1.Pod) {
+	t.Helper()
+	status := review(t, token, audience)
+	if !status.Authenticated || status.Error != "" {
+		t.Fatalf("TokenReview for audience %q: authenticated=%v error=%q", audience, status.Authenticated, status.Error)
+	}
+	if want := "system:serviceaccount:" + pod.Namespace + ":" + pod.Spec.ServiceAccountName; status.User.Username != want {
+		t.Errorf("TokenReview's user is %q, want %q", status.User.Username, want)
+	}
+	for key, want := range map[string]string{
+		"authentication.kubernetes.io/pod-name": pod.Name, "authentication.kubernetes.io/pod-uid": string(pod.UID),
+	} {
+		if got := status.User.Extra[key]; len(got) != 1 || got[0] != want {
+			t.Errorf("TokenReview's %s is %q, want %q", key, got, want)
+		}
+	}
+	if len(status.Audiences) != 1 || status.Audiences[0] != audience {
+		t.Errorf("TokenReview's audiences are %q, want %q", status.Audiences, audience)
+	}
+}
+
+func eventually(t *testing.T, timeout time.Duration, what string, condition wait.ConditionWithContextFunc) {
+	t.Helper()
+	var last error
+	err := wait.PollUntilContextTimeout(t.Context(), 200*time.Millisecond, timeout, true, func(ctx context.Context) (bool, error) {
+		ok, err := condition(ctx)
+		last = err
+		return ok, nil
+	})
+	if err != nil {
+		t.Fatalf("waited %s in vain until %s (last error: %v)", timeout, what, last)
+	}
+}
+
+func must(t *testing.T, err error, format string, args ...any) {
+	t.Helper()
+	if err != nil {
+		t.Fatalf(format+": %v", append(args, err)...)
+	}
+}
+
+// denial returns the message of a request that admission refused.
+func denial(t *testing.T, err error) string {
+	t.Helper()
+	if err == nil {
+		t.Fatal("the request was admitted; want a denial")
+	}
+	status, ok := err.(apierrors.APIStatus)
+	if !ok {
+		t.Fatalf("want a denial of the API server, got: %v", err)
+	}
+	return status.Status().Message
+}
+
+var notInNames = regexp.MustCompile(`[^a-z0-9]+`)
+
+func slug(name string) string {
+	s := strings.Trim(notInNames.ReplaceAllString(strings.ToLower(strings.TrimPrefix(name, "Test")), "-"), "-")
+	return strings.TrimRight(s[:min(len(s), 40)], "-")
+}
+
+func ptr[T any](v T) *T { return &v }
+
+func quantity(s string) resource.Quantity { return resource.MustParse(s) }
+
+// killSidecar ends the sidecar's process from outside, as the kernel would; the pod must share its process namespace.
+func (n *testNamespace) killSidecar(pod string) {
+	n.t.Helper()
+	_, err := n.exec(pod, "app", probePath, "kill", api.SidecarBinary)
+	must(n.t, err, "killing the sidecar")
+}
