@@ -48,7 +48,7 @@ type claims struct {
 	} `json:"kubernetes.io"`
 }
 
-func (d *demo) printf(format string, args ...any) { fmt.Fprintf(d.out, format, args...) }
+func (d *demo) printf(format string, args ...any) { _, _ = fmt.Fprintf(d.out, format, args...) }
 
 // read returns a token as the application's container reads it.
 func (d *demo) read(ctx context.Context, name string) (string, claims, error) {

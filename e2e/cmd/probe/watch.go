@@ -3,6 +3,7 @@ package main
 import (
 	"crypto/sha256"
 	"encoding/base64"
+	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
@@ -12,7 +13,6 @@ import (
 	"sync"
 	"syscall"
 	"time"
-	"unsafe"
 )
 
 // Report is what watch saw of each file, by path.
@@ -137,17 +137,18 @@ func drain(fd int, name string, r *FileReport) {
 		return
 	}
 	for off := 0; off+syscall.SizeofInotifyEvent <= n; {
-		event := (*syscall.InotifyEvent)(unsafe.Pointer(&buf[off]))
+		// struct inotify_event: watch, mask, cookie, length of the name that follows; four bytes each.
+		mask, length := binary.NativeEndian.Uint32(buf[off+4:]), int(binary.NativeEndian.Uint32(buf[off+12:]))
 		off += syscall.SizeofInotifyEvent
-		entry := strings.TrimRight(string(buf[off:off+int(event.Len)]), "\x00")
-		off += int(event.Len)
+		entry := strings.TrimRight(string(buf[off:off+length]), "\x00")
+		off += length
 		if entry != name {
 			continue
 		}
 		switch {
-		case event.Mask&syscall.IN_MOVED_TO != 0:
+		case mask&syscall.IN_MOVED_TO != 0:
 			r.Renames++
-		case event.Mask&syscall.IN_DELETE != 0:
+		case mask&syscall.IN_DELETE != 0:
 			r.violation("deleted")
 		default:
 			r.InPlace++
