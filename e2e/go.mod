@@ -6,6 +6,7 @@ require (
 	github.com/coreos/go-oidc/v3 v3.21.0
 	github.com/distribution/reference v0.6.0
 	github.com/google/go-cmp v0.7.0
+	github.com/google/go-containerregistry v0.22.1
 	github.com/podtoken/podtoken v0.0.0
 	github.com/vishvananda/netlink v1.3.1
 	golang.org/x/sync v0.24.0

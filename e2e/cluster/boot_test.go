@@ -33,6 +33,13 @@ func TestMain(m *testing.M) {
 		}
 		_ = unix.Kill(os.Getpid(), unix.SIGKILL)
 	}
+	if os.Getenv(envExternal) != "" {
+		if err := external(context.Background()); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
 	os.Exit(m.Run())
 }
 

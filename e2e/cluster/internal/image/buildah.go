@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -105,7 +106,23 @@ func (b *Buildah) Push(ctx context.Context, archive, from, to string) error {
 	if err := b.run(ctx, "pull", "-q", "docker-archive:"+archive); err != nil {
 		return err
 	}
-	return b.run(ctx, "push", "-q", from, "docker://"+to)
+	push := []string{"push", "-q"}
+	if isLoopback(to) {
+		push = append(push, "--tls-verify=false")
+	}
+	return b.run(ctx, append(push, from, "docker://"+to)...)
+}
+
+// isLoopback says whether an image's registry is on this machine. Such registries, as local clusters have them, speak
+// plain HTTP, and container engines expect that.
+func isLoopback(name string) bool {
+	registry, _, _ := strings.Cut(name, "/")
+	host, _, err := net.SplitHostPort(registry)
+	if err != nil {
+		host = registry
+	}
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
 func (b *Buildah) run(ctx context.Context, arguments ...string) error {
