@@ -6,7 +6,8 @@
 // time. The few Debian packages that are needed beside Go are installed when they are missing.
 //
 // With KUBECONFIG and PODTOKEN_E2E_REGISTRY set, the tests use that cluster and that registry instead. The cluster must
-// have cert-manager.
+// have cert-manager. Give them a throw-away cluster: they install and upgrade the release podtoken in podtoken-system, stop
+// it for a while, make and remove namespaces (podtoken-examples among them), and leave the release installed.
 //
 // It is a module of its own, so that what the tests need never becomes a dependency of the product.
 package e2e

@@ -3,14 +3,18 @@ package e2e
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/yaml"
 
 	"github.com/podtoken/podtoken/pkg/api"
 )
@@ -38,6 +42,7 @@ func TestExamples(t *testing.T) {
 		_, err = testCluster.Kubectl(t.Context(), bytes.NewReader(manifest), "apply", "-f", "-")
 		must(t, err, "applying %s", file)
 	}
+	wanted := workloads(t, files)
 	// A CronJob's first run would be up to minutes away; starting one by hand uses the same template.
 	crons, err := client.BatchV1().CronJobs(examplesNamespace).List(t.Context(), metav1.ListOptions{})
 	must(t, err, "listing CronJobs")
@@ -65,7 +70,34 @@ func TestExamples(t *testing.T) {
 				return false, nil
 			}
 		}
-		return pods >= len(files), nil
+		for _, w := range wanted {
+			if !slices.ContainsFunc(list.Items, func(p corev1.Pod) bool { return strings.HasPrefix(p.Name, w) }) {
+				return false, fmt.Errorf("%q has no pod", w)
+			}
+		}
+		return true, nil
 	})
 	t.Logf("%d pods of %d examples are well", pods, len(files))
+}
+
+// workloads returns the names of the objects in the files that have pods. Every file has one at least.
+func workloads(t *testing.T, files []string) []string {
+	t.Helper()
+	var names []string
+	for _, file := range files {
+		manifest, err := os.ReadFile(file)
+		must(t, err, "reading an example")
+		found := len(names)
+		for document := range strings.SplitSeq(string(manifest), "\n---\n") {
+			var object metav1.PartialObjectMetadata
+			must(t, yaml.Unmarshal([]byte(document), &object), "decoding %s", file)
+			if slices.Contains([]string{"Pod", "Deployment", "Job", "CronJob"}, object.Kind) {
+				names = append(names, object.Name)
+			}
+		}
+		if len(names) == found {
+			t.Errorf("%s has no workload", file)
+		}
+	}
+	return names
 }

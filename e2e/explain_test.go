@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"bytes"
 	"context"
 	"strings"
 	"testing"
@@ -54,7 +53,7 @@ func TestNothingShowsAToken(t *testing.T) {
 	n.create("pod", annotations("audience", audienceDefault), podSpec())
 	n.ready("pod")
 	token := n.token("pod", "app", tokenPath)
-	said := map[string]string{"the sidecar's log": n.logs("pod", api.ContainerName)}
+	said := map[string]string{}
 	for name, args := range map[string][]string{
 		"the pod":             {"-n", n.name, "get", "pod", "pod", "-o", "yaml"},
 		"the events":          {"-n", n.name, "get", "events", "-o", "yaml"},
@@ -65,16 +64,15 @@ func TestNothingShowsAToken(t *testing.T) {
 		must(t, err, "reading %s", name)
 		said[name] = out
 	}
-	pods, err := client.CoreV1().Pods(releaseNamespace).List(t.Context(), metav1.ListOptions{LabelSelector: "app.kubernetes.io/component=webhook"})
-	must(t, err, "listing the webhook's pods")
-	metrics, err := client.CoreV1().Pods(releaseNamespace).ProxyGet("http", pods.Items[0].Name, "8080", "/metrics", nil).DoRaw(t.Context())
+	metrics, err := webhookMetrics(t.Context(), webhookPods(t)[0].Name)
 	must(t, err, "reading the webhook's metrics")
-	said["the webhook's metrics"] = string(metrics)
+	said["the webhook's metrics"] = metrics
 	for _, command := range [][]string{{api.CommandCheck}, {api.CommandRefresh}, {api.CommandWait}} {
 		out, err := n.exec("pod", api.ContainerName, append([]string{api.SidecarBinary}, command...)...)
 		must(t, err, "running %q", command)
 		said["the sidecar's "+command[0]] = out
 	}
+	said["the sidecar's log"] = n.logs("pod", api.ContainerName)
 	status, err := n.exec("pod", "app", probePath, "cat", api.DefaultMountPath+"/"+api.StatusFile)
 	must(t, err, "reading the status file")
 	said["the status file"] = status
@@ -88,7 +86,7 @@ func TestNothingShowsAToken(t *testing.T) {
 			t.Errorf("%s contains a token", what)
 		}
 	}
-	if len(said["the webhook's log"]) == 0 || !bytes.Contains(metrics, []byte("podtoken_admission_reviews_total")) {
+	if len(said["the webhook's log"]) == 0 || !strings.Contains(metrics, "podtoken_admission_reviews_total") {
 		t.Error("there was nothing to look at")
 	}
 }
@@ -96,32 +94,34 @@ func TestNothingShowsAToken(t *testing.T) {
 // A change of the chart's values reaches the running webhook without a restart.
 func TestConfigurationIsReloaded(t *testing.T) {
 	n := newNamespace(t, nil)
-	before, err := client.CoreV1().Pods(releaseNamespace).List(t.Context(), metav1.ListOptions{LabelSelector: "app.kubernetes.io/component=webhook"})
-	must(t, err, "listing the webhook's pods")
+	before := webhookPods(t)
 	install := func(maxExpiration string) {
 		must(t, testCluster.InstallChart(context.Background(), "--set", "webhook.excludeNamespaces={"+unservedNamespace+"}", "--set", "tokens.maxExpiration="+maxExpiration), "upgrading the chart")
 	}
 	install("2h")
 	t.Cleanup(func() { install("24h") })
-	// The kubelet updates the file within its sync period, a minute or two; a change of the pod makes it look at once.
-	_, err = testCluster.Kubectl(t.Context(), nil, "-n", releaseNamespace, "annotate", "pods", "-l", "app.kubernetes.io/component=webhook", "podtoken.test/look=now")
-	must(t, err, "annotating the webhook's pods")
-	eventually(t, 3*time.Minute, "a lifetime above the new maximum is refused", func(context.Context) (bool, error) {
-		denials := 0
-		for range 6 { // both replicas answer
-			if err := n.tryDryRun(annotations("audience", audienceDefault, "expiration", "3h")); err != nil && strings.Contains(err.Error(), "2h") {
-				denials++
-			}
-		}
-		return denials == 6, nil
-	})
-	after, err := client.CoreV1().Pods(releaseNamespace).List(t.Context(), metav1.ListOptions{LabelSelector: "app.kubernetes.io/component=webhook"})
-	must(t, err, "listing the webhook's pods")
-	for i := range after.Items {
-		if len(after.Items) != len(before.Items) || after.Items[i].UID != before.Items[i].UID {
+	lookAtFiles(t)
+	for _, pod := range before {
+		eventually(t, 3*time.Minute, pod.Name+" has reloaded its configuration", func(ctx context.Context) (bool, error) {
+			metrics, err := webhookMetrics(ctx, pod.Name)
+			return strings.Contains(metrics, `podtoken_config_reloads_total{result="success"} 2`), err
+		})
+	}
+	if err := n.tryDryRun(annotations("audience", audienceDefault, "expiration", "3h")); err == nil || !strings.Contains(err.Error(), "2h") {
+		t.Errorf("a lifetime above the new maximum of 2h: %v", err)
+	}
+	after := webhookPods(t)
+	for i := range after {
+		if len(after) != len(before) || after[i].UID != before[i].UID {
 			t.Fatal("the webhook's pods were replaced; the configuration should be taken into use without that")
 		}
 	}
+}
+
+// webhookMetrics reads /metrics of one replica.
+func webhookMetrics(ctx context.Context, pod string) (string, error) {
+	data, err := client.CoreV1().Pods(releaseNamespace).ProxyGet("http", pod, "8080", "/metrics", nil).DoRaw(ctx)
+	return string(data), err
 }
 
 // tryDryRun creates a pod without storing it.

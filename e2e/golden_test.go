@@ -4,15 +4,19 @@ import (
 	"context"
 	"encoding/json"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"golang.org/x/tools/txtar"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"sigs.k8s.io/yaml"
+
+	"github.com/podtoken/podtoken/pkg/api"
 )
 
 // unservedNamespace is one that the installation's webhook is told to leave alone.
@@ -98,7 +102,7 @@ func TestGoldenPodsOnTheAPIServer(t *testing.T) {
 		outcome, message, wantWarnings := c.outcome()
 		if c.sections["want/pod.yaml"] != "" {
 			valid++
-			if err := dryRun(t, warned, c, "want/pod.yaml", unservedNamespace); err != nil {
+			if _, err := dryRun(t, warned, c, "want/pod.yaml", unservedNamespace); err != nil {
 				t.Errorf("%s: the injected pod is not valid: %v", c.name, err)
 			}
 		}
@@ -106,7 +110,7 @@ func TestGoldenPodsOnTheAPIServer(t *testing.T) {
 			continue // not what the running webhook is configured or asked for
 		}
 		warnings.reset()
-		err := dryRun(t, warned, c, "pod.yaml", served.name)
+		got, err := dryRun(t, warned, c, "pod.yaml", served.name)
 		switch {
 		case outcome == "Denied":
 			denied++
@@ -117,10 +121,11 @@ func TestGoldenPodsOnTheAPIServer(t *testing.T) {
 			t.Errorf("%s: refused: %v", c.name, err)
 		default:
 			admitted++
-			for _, want := range wantWarnings {
-				if !strings.Contains(warnings.String(), want) {
-					t.Errorf("%s: the warning %q is missing, got:\n%s", c.name, want, warnings)
-				}
+			if diff := cmp.Diff(wantWarnings, warnings.list()); diff != "" {
+				t.Errorf("%s: warnings (-golden +API server):\n%s", c.name, diff)
+			}
+			if diff := cmp.Diff(c.injected(t), injectedPart(got)); diff != "" {
+				t.Errorf("%s: what is injected (-golden +API server):\n%s", c.name, diff)
 			}
 		}
 	}
@@ -130,8 +135,47 @@ func TestGoldenPodsOnTheAPIServer(t *testing.T) {
 	}
 }
 
-// dryRun creates a golden pod without storing it.
-func dryRun(t *testing.T, client kubernetes.Interface, c goldenCase, section, namespace string) error {
+// injection is what the webhook adds to a pod, as far as it does not depend on the installation.
+type injection struct {
+	Label string
+	// Args of the first init container, if it is the sidecar.
+	Args []string
+	// Mounts of the token volume and variables that point to it, by container.
+	Mounts, Variables map[string][]string
+}
+
+// injected is what the golden file says; nothing for a pod that is left alone.
+func (c goldenCase) injected(t *testing.T) injection {
+	t.Helper()
+	section := "want/pod.yaml"
+	if c.sections[section] == "" {
+		section = "pod.yaml"
+	}
+	var pod corev1.Pod
+	must(t, yaml.Unmarshal([]byte(c.sections[section]), &pod), "decoding %s of %s", section, c.name)
+	return injectedPart(&pod)
+}
+
+func injectedPart(pod *corev1.Pod) injection {
+	part := injection{Label: pod.Labels[api.LabelInjected], Mounts: map[string][]string{}, Variables: map[string][]string{}}
+	if len(pod.Spec.InitContainers) > 0 && pod.Spec.InitContainers[0].Name == api.ContainerName {
+		part.Args = pod.Spec.InitContainers[0].Args
+	}
+	for _, c := range slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers) {
+		for _, m := range c.VolumeMounts {
+			if m.Name == api.VolumeTokens {
+				part.Mounts[c.Name] = append(part.Mounts[c.Name], m.MountPath)
+			}
+		}
+		for _, e := range c.Env {
+			part.Variables[c.Name] = append(part.Variables[c.Name], e.Name+"="+e.Value)
+		}
+	}
+	return part
+}
+
+// dryRun creates a golden pod without storing it, and returns what would have been stored.
+func dryRun(t *testing.T, client kubernetes.Interface, c goldenCase, section, namespace string) (*corev1.Pod, error) {
 	t.Helper()
 	body, account := c.pod(t, section, namespace)
 	if account != "" {
@@ -140,9 +184,10 @@ func dryRun(t *testing.T, client kubernetes.Interface, c goldenCase, section, na
 			t.Fatalf("creating ServiceAccount %q: %v", account, err)
 		}
 	}
-	return client.CoreV1().RESTClient().Post().Namespace(namespace).Resource("pods").
+	pod := new(corev1.Pod)
+	return pod, client.CoreV1().RESTClient().Post().Namespace(namespace).Resource("pods").
 		Param("dryRun", "All").Param("fieldValidation", "Strict").
-		SetHeader("Content-Type", "application/json").Body(body).Do(t.Context()).Error()
+		SetHeader("Content-Type", "application/json").Body(body).Do(t.Context()).Into(pod)
 }
 
 func ensureNamespace(t *testing.T, name string) {

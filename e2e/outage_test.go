@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -49,23 +50,25 @@ func TestWebhookDown(t *testing.T) {
 	n.ready("annotated")
 }
 
-// The certificate is renewed by cert-manager and the webhook's pods are rolled while 200 pods are created: none
-// fails, and none is left without its sidecar.
+// The certificate is renewed by cert-manager, the running replicas take it into use, and then they are rolled, all while
+// at least 200 pods are created: none fails, and none is left without its sidecar.
 func TestCertificateRenewalAndRollout(t *testing.T) {
-	const pods = 200
+	const atLeast = 200
 	n := newNamespace(t, nil)
 	ctx := t.Context()
 	before, err := client.CoreV1().Secrets(releaseNamespace).Get(ctx, servingSecret, metav1.GetOptions{})
 	must(t, err, "reading the serving certificate")
+	replicas := webhookPods(t)
 
 	spec := podSpec()
 	spec.SchedulingGates = []corev1.PodSchedulingGate{{Name: "podtoken.test/never"}} // created, never run
 	var (
+		created  atomic.Int64
 		mu       sync.Mutex
 		failures []error
-		creators sync.WaitGroup
 	)
-	createOne := func(i int) {
+	createOne := func() {
+		i := created.Add(1)
 		pod, err := n.tryCreate(fmt.Sprintf("pod-%d", i), annotations("audience", audienceDefault), spec)
 		if err == nil && (len(pod.Spec.InitContainers) == 0 || pod.Spec.InitContainers[0].Name != api.ContainerName) {
 			err = errors.New("created without a sidecar")
@@ -76,45 +79,82 @@ func TestCertificateRenewalAndRollout(t *testing.T) {
 			failures = append(failures, fmt.Errorf("pod %d: %w", i, err))
 		}
 	}
-	// Two steady streams of pods, so that creations overlap with everything that happens meanwhile.
-	done := make(chan struct{})
-	for stream := range 2 {
+	// Steady streams of pods, from before the renewal until the last old replica has gone.
+	disturbed := make(chan struct{})
+	var creators sync.WaitGroup
+	for range 2 {
 		creators.Go(func() {
-			tick := time.NewTicker(250 * time.Millisecond)
-			defer tick.Stop()
-			for i := stream; i < pods; i += 2 {
-				createOne(i)
-				<-tick.C
+			for {
+				select {
+				case <-disturbed:
+					if created.Load() >= atLeast {
+						return
+					}
+				default:
+				}
+				createOne()
+				time.Sleep(150 * time.Millisecond)
 			}
 		})
 	}
-	go func() { creators.Wait(); close(done) }()
+	stop := sync.OnceFunc(func() { close(disturbed); creators.Wait() })
+	defer stop()
 
 	renewCertificate(t)
 	eventually(t, time.Minute, "cert-manager has renewed the certificate", func(ctx context.Context) (bool, error) {
 		after, err := client.CoreV1().Secrets(releaseNamespace).Get(ctx, servingSecret, metav1.GetOptions{})
 		return err == nil && !bytes.Equal(after.Data["tls.crt"], before.Data["tls.crt"]), err
 	})
+	lookAtFiles(t)
+	for _, replica := range replicas {
+		eventually(t, 3*time.Minute, replica.Name+" serves the new certificate", func(ctx context.Context) (bool, error) {
+			metrics, err := webhookMetrics(ctx, replica.Name)
+			return strings.Contains(metrics, `podtoken_certificate_reloads_total{result="success"} 2`), err
+		})
+	}
+	atRenewal := created.Load()
+
 	_, err = testCluster.Kubectl(ctx, nil, "-n", releaseNamespace, "rollout", "restart", "deployment/"+webhookDeployment)
 	must(t, err, "rolling the webhook")
 	_, err = testCluster.Kubectl(ctx, nil, "-n", releaseNamespace, "rollout", "status", "deployment/"+webhookDeployment, "--timeout=3m")
 	must(t, err, "waiting for the rollout")
-	select {
-	case <-done:
-		// The stream ended before the rollout did: more pods have to meet the new certificate.
-		createOne(pods)
-	default:
-	}
-	<-done
+	eventually(t, time.Minute, "the old replicas have gone", func(context.Context) (bool, error) {
+		for _, now := range webhookPods(t) {
+			for _, old := range replicas {
+				if now.UID == old.UID {
+					return false, nil
+				}
+			}
+		}
+		return true, nil
+	})
+	stop()
 
+	t.Logf("%d pods were created, %d of them before the rollout", created.Load(), atRenewal)
 	for _, f := range failures {
 		t.Error(f)
 	}
 	list, err := client.CoreV1().Pods(n.name).List(ctx, metav1.ListOptions{LabelSelector: api.LabelInjected + "=true"})
 	must(t, err, "listing pods")
-	if len(list.Items) < pods {
-		t.Errorf("%d of %d pods are injected", len(list.Items), pods)
+	if int64(len(list.Items)) != created.Load() {
+		t.Errorf("%d of %d pods are injected", len(list.Items), created.Load())
 	}
+}
+
+func webhookPods(t *testing.T) []corev1.Pod {
+	t.Helper()
+	pods, err := client.CoreV1().Pods(releaseNamespace).List(t.Context(), metav1.ListOptions{LabelSelector: "app.kubernetes.io/component=webhook"})
+	must(t, err, "listing the webhook's pods")
+	return pods.Items
+}
+
+// lookAtFiles has the kubelet update the files of the webhook's pods now. It would do so within its sync period, a minute
+// or two; a change of the pod makes it look at once.
+func lookAtFiles(t *testing.T) {
+	t.Helper()
+	_, err := testCluster.Kubectl(t.Context(), nil, "-n", releaseNamespace, "annotate", "--overwrite", "pods", "-l", "app.kubernetes.io/component=webhook",
+		"podtoken.test/look="+fmt.Sprint(time.Now().UnixNano()))
+	must(t, err, "annotating the webhook's pods")
 }
 
 // renewCertificate asks cert-manager for a new certificate the way its own command line tool does.

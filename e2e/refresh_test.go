@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"encoding/json"
 	"slices"
 	"strings"
@@ -27,6 +28,8 @@ func TestRefreshKeepsTheFileContract(t *testing.T) {
 		annotations map[string]string
 		spec        func(*corev1.PodSpec)
 		file, mode  string
+		// also is another path of the same file that is read.
+		also string
 		// outsiderReads is whether a container of another user, which comes later, may read the file.
 		outsiderReads bool
 	}
@@ -47,9 +50,21 @@ func TestRefreshKeepsTheFileContract(t *testing.T) {
 			},
 			mode: "0444 65532:0", outsiderReads: true,
 		},
+		"root, or a pod that says nothing about users, gives 0444 too": {
+			spec: func(s *corev1.PodSpec) {
+				s.SecurityContext = nil
+				s.Containers[0].SecurityContext = &corev1.SecurityContext{RunAsUser: ptr(int64(0))}
+			},
+			mode: "0444 65532:0", outsiderReads: true,
+		},
 		"a mode of the user, in a folder of the user": {
 			annotations: annotations("file-mode", "0600", "path.token", "deep/er/jwt"),
-			spec:        func(*corev1.PodSpec) {}, file: api.DefaultMountPath + "/deep/er/jwt", mode: "0600 1000:0",
+			spec: func(s *corev1.PodSpec) {
+				// A directory subPath of the volume sees the same replacements.
+				s.Containers[0].VolumeMounts = []corev1.VolumeMount{{Name: api.VolumeTokens, MountPath: "/sub", SubPath: "deep", ReadOnly: true}}
+				s.Containers[0].Command = append(s.Containers[0].Command, "/sub/er/jwt")
+			},
+			file: api.DefaultMountPath + "/deep/er/jwt", mode: "0600 1000:0", also: "/sub/er/jwt",
 		},
 	}
 	for name, r := range rows {
@@ -68,7 +83,11 @@ func TestRefreshKeepsTheFileContract(t *testing.T) {
 			r.spec(&spec)
 			n.create("pod", a, spec)
 			n.until("pod", "runs its application", func(p *corev1.Pod) bool { return running(p.Status.ContainerStatuses, "app") })
-			if got := strings.Contains(n.debug("pod", 2000, probePath, "stat", r.file), `"readable":true`); got != r.outsiderReads {
+			seen := n.debug("pod", 2000, probePath, "stat", r.file)
+			if !strings.Contains(seen, `"mode":"`+r.mode[:4]+`"`) {
+				t.Errorf("a container of another user sees %s, want a file of mode %s", seen, r.mode[:4])
+			}
+			if got := strings.Contains(seen, `"readable":true`); got != r.outsiderReads {
 				t.Errorf("a container of another user reads the token: %v, want %v", got, r.outsiderReads)
 			}
 			n.succeeded("pod")
@@ -77,6 +96,9 @@ func TestRefreshKeepsTheFileContract(t *testing.T) {
 			out := n.logs("pod", "app")
 			must(t, json.Unmarshal([]byte(out), &reports), "decoding the reader's report %q", out)
 			report := reports[r.file]
+			if other := reports[r.also]; r.also != "" && (other.Contents != report.Contents || len(other.Violations) > 0) {
+				t.Errorf("the directory subPath showed %d tokens and %q, want %d and no violation", other.Contents, other.Violations, report.Contents)
+			}
 			t.Logf("%d reads, %d tokens, %d renames", report.Reads, report.Contents, report.Renames)
 			if len(report.Violations) > 0 {
 				t.Errorf("the reader saw broken files: %q", report.Violations)
@@ -145,6 +167,13 @@ func TestRestartedSidecarKeepsFreshTokens(t *testing.T) {
 	n.killSidecar("pod")
 	n.until("pod", "has restarted its sidecar", func(p *corev1.Pod) bool {
 		return p.Status.InitContainerStatuses[0].RestartCount > 0 && p.Status.InitContainerStatuses[0].State.Running != nil
+	})
+	eventually(t, pollShort, "the restarted sidecar has looked at the file", func(context.Context) (bool, error) {
+		log := n.logs("pod", api.ContainerName)
+		if strings.Contains(log, "Token written") {
+			t.Fatalf("the restarted sidecar asked for a token:\n%s", log)
+		}
+		return strings.Contains(log, "Token kept"), nil
 	})
 	if after := n.token("pod", "app", tokenPath); after != before {
 		t.Error("the restarted sidecar replaced a token that was fresh")

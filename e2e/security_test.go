@@ -31,8 +31,8 @@ func TestRestrictedNamespaceWithoutAutomount(t *testing.T) {
 			t.Errorf("the sidecar's own credential lives %d s, want 600", got)
 		}
 	}
-	if out, err := n.exec("pod", "app", probePath, "stat", api.APIMountPath+"/token"); err != nil || strings.Contains(out, `"readable":true`) {
-		t.Errorf("the application reads an API credential: %s (%v)", out, err)
+	if out, err := n.exec("pod", "app", probePath, "stat", api.APIMountPath+"/token"); err == nil || !strings.Contains(out, "no such file") {
+		t.Errorf("the application finds an API credential: %s", out)
 	}
 }
 
@@ -78,6 +78,7 @@ func TestInjectionKeepsTheGuaranteedClass(t *testing.T) {
 	spec.Containers[0].Resources = corev1.ResourceRequirements{Requests: resources, Limits: resources}
 	n.create("pod", annotations("audience", audienceDefault), spec)
 	pod := n.ready("pod")
+	assertReview(t, n.token("pod", "app", tokenPath), audienceDefault, pod)
 	if pod.Status.QOSClass != corev1.PodQOSGuaranteed {
 		t.Errorf("the pod's class is %s, want Guaranteed", pod.Status.QOSClass)
 	}

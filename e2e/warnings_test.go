@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -27,6 +28,12 @@ func (w *warningCollector) String() string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return strings.Join(w.texts, "\n")
+}
+
+func (w *warningCollector) list() []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.texts)
 }
 
 func (w *warningCollector) reset() {

@@ -14,7 +14,7 @@ import (
 // maxMessageBytes bounds a message of the API server, which may quote whole lists.
 const maxMessageBytes = 600
 
-// refused makes an error of an answer that is not a success. See facts of the handler in
+// refused makes an error of an answer that is not a success. See the handler in
 // k8s.io/kubernetes@v1.37.2/pkg/registry/core/serviceaccount/storage/token.go for who answers what.
 func refused(answer *http.Response, body []byte, credential string) *sidecar.Error {
 	var s status

@@ -2,6 +2,7 @@ package mutate
 
 import (
 	"fmt"
+	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -154,6 +155,7 @@ func (p *plan) warnings() []string {
 	warnings := slices.Concat(p.req.warnings, p.notes, p.audienceWarnings(), p.mountWarnings(), p.envWarnings())
 	if !p.req.projected {
 		warnings = append(warnings, p.readWarnings()...)
+		warnings = append(warnings, p.notYetWarnings()...)
 		if p.req.metricsPort != 0 && p.pod.Spec.HostNetwork {
 			warnings = append(warnings, fmt.Sprintf("%s: the pod uses the node's network, so %d becomes a port of the node", api.AnnotationMetricsPort, p.req.metricsPort))
 		}
@@ -192,12 +194,26 @@ func (p *plan) audienceWarnings() []string {
 	return warnings
 }
 
+// notYetWarnings are about settings that the sidecar of this version takes and does not act on.
+func (p *plan) notYetWarnings() []string {
+	var warnings []string
+	for _, key := range []string{api.AnnotationNotify, api.AnnotationNotifySignal, api.AnnotationMetricsPort} {
+		if _, set := p.pod.Metadata.Annotations[key]; set {
+			warnings = append(warnings, key+" has no effect yet: the sidecar of this version does not act on it")
+		}
+	}
+	return warnings
+}
+
 // mountWarnings finds mounts that will not see replaced files.
 func (p *plan) mountWarnings() []string {
 	var warnings []string
 	for _, m := range p.members {
 		for _, v := range m.VolumeMounts {
-			if v.Name == api.VolumeTokens && (v.SubPath != "" || v.SubPathExpr != "") {
+			// Of a folder below the volume a subPath mount is fine; of a file it pins the inode, which a rename leaves behind
+			// (k8s.io/kubernetes@v1.37.2/pkg/volume/util/subpath/subpath_linux.go).
+			isFile := slices.ContainsFunc(p.req.tokens, func(t tokenRequest) bool { return path.Clean(v.SubPath) == t.path })
+			if v.Name == api.VolumeTokens && (isFile || v.SubPathExpr != "") {
 				warnings = append(warnings, fmt.Sprintf("container %s: a subPath mount of a file of the volume %q never sees a new token: mount the directory",
 					quote(m.Name), api.VolumeTokens))
 			}

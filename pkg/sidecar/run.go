@@ -349,7 +349,7 @@ func (s *Sidecar) mismatch(t *token, f status.File) string {
 	case claims.ServiceAccountName != pod.ServiceAccount:
 		return "it is of another ServiceAccount"
 	case !claims.HasAudiences(t.spec.Audiences):
-		return "it lacks an audience"
+		return "it has other audiences"
 	}
 	return ""
 }

@@ -6,7 +6,7 @@
 //	probe cat FILE                prints a file as it is (the tests hand the token to the API server's TokenReview)
 //	probe env                     prints the environment
 //	probe kill PROGRAM            sends SIGKILL to the processes that run PROGRAM
-//	probe stat FILE…             prints one FileStat per line
+//	probe stat FILE…             prints one FileStat per line, and fails when a file cannot be read
 package main
 
 import (
@@ -70,8 +70,12 @@ func run(args []string) error {
 		return kill(args[1])
 	case "stat":
 		for _, f := range args[1:] {
-			if err := json.NewEncoder(os.Stdout).Encode(statFile(f)); err != nil {
+			s := statFile(f)
+			if err := json.NewEncoder(os.Stdout).Encode(s); err != nil {
 				return err
+			}
+			if !s.Readable {
+				return fmt.Errorf("%s cannot be read", f)
 			}
 		}
 		return nil

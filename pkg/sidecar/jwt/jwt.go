@@ -102,8 +102,12 @@ func Parse(token string) (Claims, error) {
 	}, nil
 }
 
-// HasAudiences tells whether the token is for all the given audiences.
+// HasAudiences tells whether the token is for exactly the given audiences, in any order: one more would be a receiver
+// that nobody asked for.
 func (c Claims) HasAudiences(wanted []string) bool {
+	if len(c.Audiences) != len(wanted) {
+		return false
+	}
 	for _, audience := range wanted {
 		found := false
 		for _, have := range c.Audiences {

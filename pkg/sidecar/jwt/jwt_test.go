@@ -92,7 +92,7 @@ func TestHasAudiences(t *testing.T) {
 		want         bool
 	}{
 		"all in another order":      {[]string{"b", "a"}, []string{"a", "b"}, true},
-		"more than wanted":          {[]string{"a", "b"}, []string{"a"}, true},
+		"more than wanted":          {[]string{"a", "b"}, []string{"a"}, false},
 		"one is missing":            {[]string{"a"}, []string{"a", "b"}, false},
 		"a prefix is not the same":  {[]string{"ab"}, []string{"a"}, false},
 		"nothing when something is": {nil, []string{"a"}, false},

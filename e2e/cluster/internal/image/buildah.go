@@ -20,7 +20,7 @@ const builderName = "localhost/podtoken-builder:1"
 // Where the image with Go has Go and its caches.
 const (
 	goRoot     = "/usr/local/go"
-	goCache    = "/root/.cache/go-build"
+	goCache    = "/cache/go-build"
 	goModCache = "/go/pkg/mod"
 )
 
