@@ -60,6 +60,10 @@ func (p *plan) candidates(seLinux *corev1.SELinuxOptions, existing *int64) []ide
 	if p.req.notifySignal == "" { // It needs a common user.
 		all = append(all, identity{p.defaultUser(), "0440", now.seLinux}, identity{p.defaultUser(), "0444", now.seLinux})
 	}
+	if existing != nil && *existing > 0 && p.cfg.Sidecar.RunAsUser == nil && p.req.notifySignal == "" {
+		// The platform was asked to choose the user, and has.
+		all = append(all, identity{existing, "0440", now.seLinux}, identity{existing, "0444", now.seLinux})
+	}
 	return all
 }
 

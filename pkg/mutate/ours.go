@@ -59,6 +59,10 @@ func (p *plan) meet(raw json.RawMessage) (difference string) {
 			text = valueDifference("resources", existing.Resources, p.sidecar.Resources)
 		}
 		if text == "" {
+			if existing.Image != p.cfg.Sidecar.Image {
+				p.note("container %q has the image %s, not this installation's %s: another webhook or an upgrade has changed it",
+					api.ContainerName, quote(existing.Image), quote(p.cfg.Sidecar.Image))
+			}
 			return ""
 		}
 		if i == 0 {
@@ -68,9 +72,11 @@ func (p *plan) meet(raw json.RawMessage) (difference string) {
 	return difference
 }
 
-// containerDifference tells how the container differs from what we would inject; empty when it is exactly ours. What other
-// admission plugins and webhooks add to every container is tolerated: variables, mounts elsewhere, resources (compared
-// by the caller), the pull policy (AlwaysPullImages) and defaults that newer API servers may fill in.
+// containerDifference tells how the container differs from what we would inject; empty when it is ours. What other
+// admission plugins and webhooks do to every container, and what the sidecar works with, is tolerated: variables, mounts
+// elsewhere, resources (compared by the caller), the pull policy (AlwaysPullImages), the image (mirrors and digests; a
+// warning tells), security settings that take even more away, and defaults that newer API servers may fill in. Refusing
+// them would refuse every pod of the cluster for good, for those who do it do it to every pod.
 func containerDifference(got, want corev1.Container) string {
 	for _, env := range want.Env {
 		if text := elementDifference("env", got.Env, env, func(e corev1.EnvVar) string { return e.Name }); text != "" {
@@ -88,16 +94,30 @@ func containerDifference(got, want corev1.Container) string {
 		}
 	}
 	got.Env, got.EnvFrom, got.VolumeMounts = want.Env, want.EnvFrom, want.VolumeMounts
-	got.Resources, got.ImagePullPolicy = want.Resources, want.ImagePullPolicy
+	got.Resources, got.ImagePullPolicy, got.Image = want.Resources, want.ImagePullPolicy, want.Image
 	if !slices.ContainsFunc(got.ResizePolicy, func(r corev1.ContainerResizePolicy) bool { return r.RestartPolicy != corev1.NotRequired }) {
 		got.ResizePolicy = nil
 	}
-	if sc := got.SecurityContext; sc != nil && sc.ProcMount != nil && *sc.ProcMount == corev1.DefaultProcMount {
-		copied := *sc
-		copied.ProcMount = nil
-		got.SecurityContext = &copied
-	}
+	got.SecurityContext = plainSecurity(got.SecurityContext)
 	return valueDifference("", got, want)
+}
+
+// plainSecurity drops what says the default in other words, and capabilities that are dropped although all are.
+func plainSecurity(sc *corev1.SecurityContext) *corev1.SecurityContext {
+	if sc == nil {
+		return nil
+	}
+	plain := *sc
+	if plain.ProcMount != nil && *plain.ProcMount == corev1.DefaultProcMount {
+		plain.ProcMount = nil
+	}
+	if plain.Privileged != nil && !*plain.Privileged {
+		plain.Privileged = nil
+	}
+	if c := plain.Capabilities; c != nil && len(c.Add) == 0 && slices.Contains(c.Drop, "ALL") {
+		plain.Capabilities = &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}}
+	}
+	return &plain
 }
 
 // elementDifference looks for want in the list: it must be there, and nothing else under its name.

@@ -156,6 +156,7 @@ func (p *plan) warnings() []string {
 	if !p.req.projected {
 		warnings = append(warnings, p.readWarnings()...)
 		warnings = append(warnings, p.notYetWarnings()...)
+		warnings = append(warnings, p.meshWarnings()...)
 		if p.req.metricsPort != 0 && p.pod.Spec.HostNetwork {
 			warnings = append(warnings, fmt.Sprintf("%s: the pod uses the node's network, so %d becomes a port of the node", api.AnnotationMetricsPort, p.req.metricsPort))
 		}
@@ -200,6 +201,22 @@ func (p *plan) notYetWarnings() []string {
 	for _, key := range []string{api.AnnotationNotify, api.AnnotationNotifySignal, api.AnnotationMetricsPort} {
 		if _, set := p.pod.Metadata.Annotations[key]; set {
 			warnings = append(warnings, key+" has no effect yet: the sidecar of this version does not act on it")
+		}
+	}
+	return warnings
+}
+
+// meshValidators are init containers by which a service mesh checks that its CNI plugin has redirected the pod's network.
+// The proxy to which it is redirected starts after the sidecar then.
+var meshValidators = []string{"istio-validation", "linkerd-network-validator"}
+
+// meshWarnings finds pods in which the gate may wait for a network that comes up behind the gate.
+func (p *plan) meshWarnings() []string {
+	var warnings []string
+	for _, c := range p.pod.Spec.InitContainers {
+		if p.req.wait && slices.Contains(meshValidators, c.Name) {
+			warnings = append(warnings, fmt.Sprintf("init container %q: a mesh redirects the network before its proxy runs: exclude the API server's addresses from redirection, or set %s: \"false\"",
+				c.Name, api.AnnotationWait))
 		}
 	}
 	return warnings

@@ -97,12 +97,13 @@ func resourceQOS(r corev1.ResourceRequirements, name corev1.ResourceName) corev1
 	return corev1.PodQOSGuaranteed
 }
 
-// includes tells whether got has everything that want has. LimitRanger and the API server's defaults add what is absent
-// (k8s.io/kubernetes@v1.37.2/plugin/pkg/admission/limitranger, mergeContainerResources), and that is tolerated.
+// includes tells whether got has everything that want has, and not less of it. LimitRanger and the API server's defaults
+// add what is absent (k8s.io/kubernetes@v1.37.2/plugin/pkg/admission/limitranger, mergeContainerResources), and some
+// platforms raise what is there to a minimum of theirs; the sidecar works with both.
 func includes(got, want corev1.ResourceRequirements) bool {
 	subset := func(got, want corev1.ResourceList) bool {
 		for name, q := range want {
-			if other, ok := got[name]; !ok || other.Cmp(q) != 0 {
+			if other, ok := got[name]; !ok || other.Cmp(q) < 0 {
 				return false
 			}
 		}
@@ -125,11 +126,15 @@ func volumeSize(tokens int) *resource.Quantity {
 	return resource.NewQuantity(int64(units)*volumeUnit, resource.BinarySI)
 }
 
-// adopt returns the possible resources that the existing container has, and whether it has any of them.
+// adopt returns the possible resources that the existing container has: those that are the same, else those that it
+// includes; and whether it has any of them.
 func (p *plan) adopt(existing corev1.ResourceRequirements) (corev1.ResourceRequirements, bool) {
 	all := p.sidecarResources()
-	if i := slices.IndexFunc(all, func(r corev1.ResourceRequirements) bool { return includes(existing, r) }); i >= 0 {
-		return all[i], true
+	same := func(r corev1.ResourceRequirements) bool { return includes(existing, r) && includes(r, existing) }
+	for _, fits := range []func(corev1.ResourceRequirements) bool{same, func(r corev1.ResourceRequirements) bool { return includes(existing, r) }} {
+		if i := slices.IndexFunc(all, fits); i >= 0 {
+			return all[i], true
+		}
 	}
 	return all[0], false
 }

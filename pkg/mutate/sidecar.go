@@ -140,7 +140,7 @@ func projected(name string, sources ...corev1.VolumeProjection) corev1.Volume {
 	}}
 }
 
-// encoded has the JSON of what is injected, which goes into the patch and into the hash.
+// encoded has the JSON of what is injected, for the patch.
 type encoded struct {
 	sidecar json.RawMessage
 	volumes []json.RawMessage
@@ -152,10 +152,10 @@ func (p *plan) encode() {
 	hash := sha256.New()
 	if p.sidecar != nil {
 		p.encoded.sidecar = mustJSON(p.sidecar)
-		hash.Write(p.encoded.sidecar)
-	} else {
-		hash.Write([]byte(p.req.mountPath))
+		// Of the container only what it was told to do: the rest may be changed by others (containerDifference).
+		hash.Write(mustJSON(p.sidecar.Args))
 	}
+	hash.Write([]byte(p.req.mountPath))
 	for _, volume := range p.volumes {
 		data := mustJSON(volume)
 		p.encoded.volumes = append(p.encoded.volumes, data)

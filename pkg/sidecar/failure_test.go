@@ -226,6 +226,7 @@ func TestStatusIsThereBeforeTheFirstAnswer(t *testing.T) {
 		b.pass(10 * time.Second)
 		want.Tokens[0].ExpiresAt = b.start.Add(time.Hour + 10*time.Second).UTC()
 		want.Tokens[0].RefreshAt = b.start.Add(48 * time.Minute).UTC()
+		want.Tokens[0].RequestedAt = b.start.UTC()
 		want.Tokens[0].LastSuccess = b.start.Add(10 * time.Second).UTC()
 		if diff := cmp.Diff(want, b.status()); diff != "" {
 			t.Error(diff)

@@ -48,6 +48,9 @@ func (t *token) status() status.Token {
 		LastSuccess: t.lastSuccess.UTC(),
 		Failures:    t.failures,
 	}
+	if t.exists {
+		line.RequestedAt = t.received.wall.UTC()
+	}
 	if t.lastErr != nil {
 		line.LastError, line.LastErrorClass = t.lastErr.Error(), string(t.lastErr.Class)
 	}

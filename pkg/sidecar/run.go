@@ -78,6 +78,8 @@ type token struct {
 	after, early time.Duration
 	cause        cause
 	inFlight     bool
+	// again has the token asked for once more when the request in flight has ended.
+	again bool
 
 	failures int
 	lastErr  *Error
@@ -163,10 +165,16 @@ func (s *Sidecar) Run(ctx context.Context) error {
 func (s *Sidecar) makeDue() {
 	now := s.clock()
 	for _, t := range s.tokens {
+		// An answer that is on its way, or was never written, may be older than the reason for asking.
+		t.again, t.pending = t.inFlight, nil
 		if !t.inFlight {
-			t.from, t.after, t.early, t.cause = now, 0, 0, causeAsked
+			t.dueNow(now)
 		}
 	}
+}
+
+func (t *token) dueNow(now instant) {
+	t.from, t.after, t.early, t.cause, t.again = now, 0, 0, causeAsked, false
 }
 
 // launch starts the requests that are due. When it is one token's regular time, all whose time is near go along; a
@@ -238,9 +246,12 @@ func (s *Sidecar) finish(r result) {
 	r.token.inFlight = false
 	if r.err != nil {
 		s.fail(r.token, asError(r.err, ClassNetwork))
-		return
+	} else {
+		s.store(r)
 	}
-	s.store(r)
+	if r.token.again {
+		r.token.dueNow(s.clock())
+	}
 }
 
 // store writes a minted token and plans its replacement.

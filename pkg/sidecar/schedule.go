@@ -96,7 +96,7 @@ var paces = map[Class]pace{
 //  1. full jitter by the class of the error, as paces says;
 //  2. with a valid token: at most a tenth of what is left of it, but not below one second, so that attempts come faster
 //     as the end nears;
-//  3. Retry-After, up to a minute, comes on top.
+//  3. Retry-After, up to a minute, comes on top; with a valid token, up to half of what is left of it.
 func backoff(err *Error, failures int, left time.Duration, random float64) time.Duration {
 	p, ok := paces[err.Class]
 	if !ok {
@@ -114,5 +114,9 @@ func backoff(err *Error, failures int, left time.Duration, random float64) time.
 	if left > 0 {
 		delay = min(delay, max(left/hurry, minHurriedDelay))
 	}
-	return delay + min(max(err.RetryAfter, 0), maxRetryAfter)
+	retryAfter := min(max(err.RetryAfter, 0), maxRetryAfter)
+	if left > 0 {
+		retryAfter = min(retryAfter, max(left/2, minHurriedDelay))
+	}
+	return delay + retryAfter
 }

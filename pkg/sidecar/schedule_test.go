@@ -102,6 +102,7 @@ func TestBackoff(t *testing.T) {
 		"a class that nobody knows is as no answer":         {Error{Class: "?"}, 50, time.Hour, most, time.Minute},
 		"Retry-After comes on top of the jitter":            {Error{Class: "Throttled", RetryAfter: 7 * time.Second}, 1, time.Hour, 0.5, 7*time.Second + 500*time.Millisecond},
 		"Retry-After is honoured up to a minute":            {Error{Class: "Throttled", RetryAfter: time.Hour}, 1, time.Hour, 0.5, time.Minute + 500*time.Millisecond},
+		"Retry-After does not outlive the token":            {Error{Class: "Throttled", RetryAfter: time.Hour}, 1, time.Minute, 0.5, 30*time.Second + 500*time.Millisecond},
 		"a negative Retry-After is none":                    {Error{Class: "Throttled", RetryAfter: -time.Hour}, 1, time.Hour, 0.5, 500 * time.Millisecond},
 		"a tenth of what is left, as the end nears":         {Error{Class: "Configuration"}, 50, 2 * time.Minute, most, 12 * time.Second},
 		"but not faster than a second":                      {Error{Class: "Configuration"}, 50, 5 * time.Second, most, time.Second},

@@ -97,6 +97,8 @@ func TestRefusedValues(t *testing.T) {
 		"no tokens at all":                   {"tokens.maxPerPod=0", "at '/tokens/maxPerPod'"},
 		"an audience with a blank":           {"tokens.apiServerAudiences={a b}", "at '/tokens/apiServerAudiences/0'"},
 		"an issuer without a name":           {"tls.certManager.issuerRef.kind=ClusterIssuer", "at '/tls/certManager/issuerRef'"},
+		"a value that is taken away":         {"webhook.drainSeconds=null", "missing property 'drainSeconds'"},
+		"a list that is taken away":          {"webhook.excludeNamespaces=null", "missing property 'excludeNamespaces'"},
 		"a namespace that cannot exist":      {"webhook.excludeNamespaces={Monitoring}", "at '/webhook/excludeNamespaces/0'"},
 	}
 	for name, test := range tests {

@@ -40,6 +40,8 @@ type Token struct {
 	ExpiresAt time.Time `json:"expiresAt,omitzero"`
 	// RefreshAt is when the API server is asked next, at the latest, also after failures.
 	RefreshAt time.Time `json:"refreshAt,omitzero"`
+	// RequestedAt is when the API server was asked for the token on disk.
+	RequestedAt time.Time `json:"requestedAt,omitzero"`
 	// LastSuccess is when this process wrote, or kept, the file.
 	LastSuccess time.Time `json:"lastSuccess,omitzero"`
 	// LastError and LastErrorClass are empty after a success; Failures counts those since.

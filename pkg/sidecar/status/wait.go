@@ -23,16 +23,16 @@ func Wait(ctx context.Context, dir string) error {
 	return poll(ctx, dir, ready, waitError)
 }
 
-// WaitReplaced returns nil as soon as every token in dir was written after the given time. When ctx ends first, the
+// WaitReplaced returns nil as soon as every token in dir is one that was asked for after the given time. When ctx ends first, the
 // error has one line for each that was not.
 func WaitReplaced(ctx context.Context, dir string, after time.Time) error {
 	replaced := func(_ string, status Status) bool {
-		return !slices.ContainsFunc(status.Tokens, func(t Token) bool { return !t.LastSuccess.After(after) })
+		return !slices.ContainsFunc(status.Tokens, func(t Token) bool { return !t.RequestedAt.After(after) })
 	}
 	return poll(ctx, dir, replaced, func(_ string, status Status, err error) error {
 		lines := []error{err}
 		for _, t := range status.Tokens {
-			if !t.LastSuccess.After(after) {
+			if !t.RequestedAt.After(after) {
 				lines = append(lines, errors.New(t.Describe("was not replaced")))
 			}
 		}
