@@ -44,7 +44,7 @@ func runRefresh(ctx context.Context, args []string, stdout io.Writer) (int, erro
 	return printCheck(*dir, stdout)
 }
 
-// askRun sends the signal to the process that keeps the tokens in dir.
+// askRun sends SIGHUP to the process that keeps the tokens in dir.
 func askRun(dir string) error {
 	current, err := status.Read(dir)
 	if err != nil {

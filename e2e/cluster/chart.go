@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"strings"
+	"time"
 )
 
 const (
@@ -39,8 +40,41 @@ func (c *Cluster) InstallChart(ctx context.Context, arguments ...string) error {
 		pods, _ := c.Kubectl(ctx, nil, "--namespace", Namespace, "get", "pods,events")
 		return fmt.Errorf("installing the chart: %w\n%s", err, pods)
 	}
+	if err := c.waitForWebhook(ctx); err != nil {
+		return err
+	}
 	c.progress.logf("the product is installed")
 	return nil
+}
+
+// probePod asks for a token; it is only ever sent as a dry run.
+const probePod = `
+apiVersion: v1
+kind: Pod
+metadata:
+  generateName: podtoken-probe-
+  namespace: kube-public
+  annotations: {podtoken.dev/audience: probe}
+spec:
+  containers: [{name: probe, image: probe}]
+`
+
+// waitForWebhook waits until the API server reaches the webhook and trusts it. The webhook's pods are ready some moments
+// before: kube-proxy and cert-manager's CA injector still have to hear of it.
+func (c *Cluster) waitForWebhook(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	for {
+		_, err := c.Kubectl(ctx, strings.NewReader(probePod), "create", "--dry-run=server", "-f", "-")
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("waiting for the webhook to answer: %w", err)
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
 }
 
 func (c *Cluster) registry() string {

@@ -39,14 +39,7 @@ func external(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	// The webhook is Ready; kube-proxy hears of it a moment later.
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(200 * time.Millisecond) {
-		_, err = c.Kubectl(ctx, nil, "apply", "-f", filepath.Join(root, "manifests", "examples", "quickstart.yaml"))
-		if err == nil || time.Now().After(deadline) {
-			break
-		}
-	}
-	if err != nil {
+	if _, err := c.Kubectl(ctx, nil, "apply", "-f", filepath.Join(root, "manifests", "examples", "quickstart.yaml")); err != nil {
 		return err
 	}
 	_, err = c.Kubectl(ctx, nil, "--namespace=podtoken-examples", "wait", "--for=condition=Ready", "pod/quickstart", "--timeout=2m")

@@ -15,7 +15,7 @@ import (
 
 // builderName is the stand-in for the image with Go that the Dockerfile starts from. An existing one is used again: what
 // changes its content changes its tag too.
-const builderName = "localhost/podtoken-builder:1"
+const builderName = "localhost/podtoken-builder:2"
 
 // Where the image with Go has Go and its caches.
 const (
@@ -55,7 +55,7 @@ func NewBuildah(ctx context.Context, cache string, env *binaries.GoEnv) (*Builda
 	if err != nil {
 		return nil, err
 	}
-	for _, directory := range []string{"usr", "usr/local", "usr/local/go", "go", "go/pkg", "go/pkg/mod", "root/.cache", "root/.cache/go-build"} {
+	for _, directory := range []string{"usr", "usr/local", "usr/local/go", "go", "go/pkg", "go/pkg/mod", "cache", "cache/go-build"} {
 		builder.Files = append(builder.Files, File{Path: directory, Dir: true, Mode: 0o755})
 	}
 	builder.Env = []string{
