@@ -5,8 +5,7 @@ MAKEFLAGS += --warn-undefined-variables --no-builtin-rules
 .DEFAULT_GOAL := help
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo v0.0.0-dev)
-REVISION ?= $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
-PLATFORM_BUILD := CGO_ENABLED=0 go build -trimpath -buildvcs=false
+GO_BUILD := CGO_ENABLED=0 go build -trimpath -buildvcs=false
 LDFLAGS := -s -w -X github.com/podtoken/podtoken/internal/version.Version=$(VERSION)
 # The test cluster's command: it builds Kubernetes, helm and cert-manager from Go modules and installs Debian packages.
 CLUSTER := cd e2e && CGO_ENABLED=0 go run ./cmd/cluster
@@ -41,8 +40,8 @@ cluster-tools: ## Build Kubernetes, helm and cert-manager once, and install the 
 
 ##@ Development
 build: ## Build the binaries into bin/.
-	$(PLATFORM_BUILD) -ldflags '$(LDFLAGS)' -o bin/podtoken-webhook ./cmd/webhook
-	$(PLATFORM_BUILD) -ldflags '$(LDFLAGS)' -o bin/podtoken-sidecar ./cmd/sidecar
+	$(GO_BUILD) -ldflags '$(LDFLAGS)' -o bin/podtoken-webhook ./cmd/webhook
+	$(GO_BUILD) -ldflags '$(LDFLAGS)' -o bin/podtoken-sidecar ./cmd/sidecar
 
 lint: ## Run golangci-lint over both modules.
 	$(LINT) run ./...

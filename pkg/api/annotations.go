@@ -60,6 +60,11 @@ const (
 	DeliveryProjected = "projected"
 )
 
+// NotifySignals are the signals of AnnotationNotifySignal: those that a program may take as "read your files again".
+func NotifySignals() []string {
+	return []string{"SIGHUP", "SIGINT", "SIGQUIT", "SIGTERM", "SIGUSR1", "SIGUSR2", "SIGWINCH"}
+}
+
 // EnvNone is the value of AnnotationEnvOf for "no variable".
 const EnvNone = "none"
 
@@ -72,6 +77,9 @@ const (
 	MaxAudiences             = 8
 	MinExpirationSeconds     = 600
 	DefaultExpirationSeconds = 3600
+	// MaxExpirationSeconds is what the API server accepts at most, whatever an installation allows
+	// (k8s.io/kubernetes@v1.37.2/pkg/apis/authentication/validation/validation.go).
+	MaxExpirationSeconds = 1 << 32
 	// ForbiddenExpirationSeconds is the lifetime that kube-apiserver extends to a year for pod-bound tokens of the API
 	// server's audience (k8s.io/kubernetes@v1.37.2/pkg/serviceaccount/claims.go). podtoken never asks for it.
 	ForbiddenExpirationSeconds = 3607

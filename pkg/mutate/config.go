@@ -28,10 +28,6 @@ const (
 	BestEffortNone = "None"
 )
 
-// maxExpirationSeconds is what the API server accepts at most
-// (k8s.io/kubernetes@v1.37.2/pkg/apis/authentication/validation/validation.go).
-const maxExpirationSeconds = 1 << 32
-
 // Config is the installation's configuration. It comes out of ParseConfig and is not changed afterwards.
 type Config struct {
 	APIVersion string        `json:"apiVersion"`
@@ -152,8 +148,8 @@ func (c *Config) validate() []string {
 	if s.BestEffort != BestEffortDefaults && s.BestEffort != BestEffortNone {
 		add("sidecar.bestEffort: %q is not one of Defaults, None", s.BestEffort)
 	}
-	if d := t.MaxExpiration.Duration; d < api.MinExpirationSeconds*time.Second || d > maxExpirationSeconds*time.Second || d%time.Second != 0 {
-		add("tokens.maxExpiration: %s is not allowed, use whole seconds, %s to %s", d, shortDuration(api.MinExpirationSeconds), shortDuration(maxExpirationSeconds))
+	if d := t.MaxExpiration.Duration; d < api.MinExpirationSeconds*time.Second || d > api.MaxExpirationSeconds*time.Second || d%time.Second != 0 {
+		add("tokens.maxExpiration: %s is not allowed, use whole seconds, %s to %s", d, shortDuration(api.MinExpirationSeconds), shortDuration(api.MaxExpirationSeconds))
 	}
 	if t.MaxPerPod < 1 || t.MaxPerPod > maxTokensPerPod {
 		add("tokens.maxPerPod: %d is not allowed, use 1 to %d", t.MaxPerPod, maxTokensPerPod)

@@ -229,8 +229,8 @@ func (p *plan) mountWarnings() []string {
 		for _, v := range m.VolumeMounts {
 			// Of a folder below the volume a subPath mount is fine; of a file it pins the inode, which a rename leaves behind
 			// (k8s.io/kubernetes@v1.37.2/pkg/volume/util/subpath/subpath_linux.go).
-			isFile := slices.ContainsFunc(p.req.tokens, func(t tokenRequest) bool { return path.Clean(v.SubPath) == t.path })
-			if v.Name == api.VolumeTokens && (isFile || v.SubPathExpr != "") {
+			isFile := func(t tokenRequest) bool { return path.Clean(v.SubPath) == t.path }
+			if v.Name == api.VolumeTokens && (v.SubPathExpr != "" || slices.ContainsFunc(p.req.tokens, isFile)) {
 				warnings = append(warnings, fmt.Sprintf("container %s: a subPath mount of a file of the volume %q never sees a new token: mount the directory",
 					quote(m.Name), api.VolumeTokens))
 			}

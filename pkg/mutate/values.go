@@ -36,9 +36,6 @@ const (
 	maxQuotedBytes      = 100
 )
 
-// signals that a program may take as "read your files again".
-var signals = []string{"SIGHUP", "SIGINT", "SIGQUIT", "SIGTERM", "SIGUSR1", "SIGUSR2", "SIGWINCH"}
-
 // The errors of the functions below continue the text `<annotation>: "<value>" `.
 
 // splitList splits at commas, semicolons, blanks and newlines. Empty elements do not count.
@@ -241,9 +238,9 @@ func parseNotify(value string) (string, error) {
 func parseNotifySignal(value string) (string, error) {
 	signal, process, _ := strings.Cut(value, ":")
 	bad := func(r rune) bool { return r < ' ' || r > '~' || r == '$' }
-	if !slices.Contains(signals, signal) || process == "" || len(process) > maxProcessNameBytes || strings.ContainsFunc(process, bad) {
+	if !slices.Contains(api.NotifySignals(), signal) || process == "" || len(process) > maxProcessNameBytes || strings.ContainsFunc(process, bad) {
 		return "", fmt.Errorf(`is not allowed: use SIGNAL:process-name as "SIGHUP:nginx", with one of %s and the name as in /proc/PID/comm (at most %d ASCII characters, no '$')`,
-			strings.Join(signals, ", "), maxProcessNameBytes)
+			strings.Join(api.NotifySignals(), ", "), maxProcessNameBytes)
 	}
 	return value, nil
 }

@@ -44,13 +44,6 @@ type Signal struct {
 	Name, Process string
 }
 
-// maxExpirationSeconds is the API server's own upper bound
-// (k8s.io/kubernetes@v1.37.2/pkg/apis/authentication/validation/validation.go).
-const maxExpirationSeconds = 1 << 32
-
-// signals that can be sent: those that a program handles to read its files again.
-var signals = []string{"SIGHUP", "SIGINT", "SIGQUIT", "SIGTERM", "SIGUSR1", "SIGUSR2", "SIGWINCH"}
-
 // ParseToken decodes the value of --token. Unknown fields are refused: webhook and sidecar are released together, so a
 // field that this sidecar does not know is a setting of the user that would not be honoured.
 func ParseToken(value string) (api.TokenSpec, error) {
@@ -72,8 +65,8 @@ func ParseToken(value string) (api.TokenSpec, error) {
 // ParseSignal decodes the value of --notify-signal.
 func ParseSignal(value string) (Signal, error) {
 	name, process, found := strings.Cut(value, ":")
-	if !found || !slices.Contains(signals, name) || process == "" || len(process) > 255 || hasControl(process) {
-		return Signal{}, fmt.Errorf("signal %q: want SIGNAL:process-name, where the signal is one of %s", value, strings.Join(signals, ", "))
+	if !found || !slices.Contains(api.NotifySignals(), name) || process == "" || len(process) > 255 || hasControl(process) {
+		return Signal{}, fmt.Errorf("signal %q: want SIGNAL:process-name, where the signal is one of %s", value, strings.Join(api.NotifySignals(), ", "))
 	}
 	return Signal{Name: name, Process: process}, nil
 }
@@ -145,8 +138,8 @@ func validateToken(spec api.TokenSpec) error {
 			return problem("audience %q is given twice", audience)
 		}
 	}
-	if spec.ExpirationSeconds < api.MinExpirationSeconds || spec.ExpirationSeconds > maxExpirationSeconds {
-		return problem("expirationSeconds %d: want %d to %d", spec.ExpirationSeconds, api.MinExpirationSeconds, int64(maxExpirationSeconds))
+	if spec.ExpirationSeconds < api.MinExpirationSeconds || spec.ExpirationSeconds > api.MaxExpirationSeconds {
+		return problem("expirationSeconds %d: want %d to %d", spec.ExpirationSeconds, api.MinExpirationSeconds, int64(api.MaxExpirationSeconds))
 	}
 	if spec.ExpirationSeconds == api.ForbiddenExpirationSeconds {
 		return problem("expirationSeconds %d may be extended to a year by the API server: use another number", spec.ExpirationSeconds)
