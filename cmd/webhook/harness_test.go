@@ -21,12 +21,19 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/podtoken/podtoken/pkg/sidecar/jwt"
+	"github.com/podtoken/podtoken/pkg/sidecar/jwt/jwttest"
 )
 
 const (
 	goodConfig = "apiVersion: podtoken.dev/v1alpha1\nkind: WebhookConfiguration\nsidecar: {image: podtoken/sidecar:v1}\n"
 	nextConfig = "apiVersion: podtoken.dev/v1alpha1\nkind: WebhookConfiguration\nsidecar: {image: podtoken/sidecar:v2}\n"
 	badConfig  = "apiVersion: podtoken.dev/v1alpha1\nkind: WebhookConfiguration\nsidecar: {imag: podtoken/sidecar:v3}\n"
+
+	goodPolicy = "apiVersion: podtoken.dev/v1alpha1\nkind: PolicyConfiguration\nallow: [{namespaces: [shop], serviceAccounts: [web], audiences: ['*']}]\n"
+	nextPolicy = "apiVersion: podtoken.dev/v1alpha1\nkind: PolicyConfiguration\nallow: [{namespaces: [shop], serviceAccounts: [web], audiences: [other]}]\n"
+	badPolicy  = "apiVersion: podtoken.dev/v1alpha1\nkind: PolicyConfiguration\nalow: []\n"
 
 	review = `{
 		"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",
@@ -73,10 +80,13 @@ func prepare(t *testing.T, more ...string) (p *process, args []string) {
 	t.Helper()
 	p = &process{dir: t.TempDir(), webhook: freeAddress(t), http: freeAddress(t), log: &lockedBuffer{}}
 	p.write(t, "config.yaml", goodConfig)
+	p.write(t, "policy.yaml", goodPolicy)
+	p.writeToken(t, "https://kubernetes.default.svc")
 	p.writePair(t, 1, time.Now().Add(time.Hour))
 	return p, append([]string{
 		"--webhook-bind-address=" + p.webhook, "--http-bind-address=" + p.http,
 		"--cert-dir=" + p.dir, "--config=" + filepath.Join(p.dir, "config.yaml"),
+		"--policy=" + filepath.Join(p.dir, "policy.yaml"), "--identity-token=" + filepath.Join(p.dir, "token"),
 		"--reload-interval=10ms", "--drain-delay=0s",
 	}, more...)
 }
@@ -128,6 +138,12 @@ func (p *process) write(t *testing.T, name, content string) {
 	if err := os.Rename(temporary, filepath.Join(p.dir, name)); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// writeToken writes the webhook's own token, from an API server with one audience.
+func (p *process) writeToken(t *testing.T, audience string) {
+	t.Helper()
+	p.write(t, "token", jwttest.Encode(jwt.Claims{Audiences: []string{audience}, IssuedAt: time.Now(), Expires: time.Now().Add(time.Hour)}))
 }
 
 func (p *process) writePair(t *testing.T, serial int64, notAfter time.Time) {
@@ -224,6 +240,19 @@ func (p *process) review(body string, http2 bool) (*http.Response, string, error
 	defer response.Body.Close()
 	text, err := io.ReadAll(response.Body)
 	return response, string(text), err
+}
+
+// answers returns a check that the answer to the review has each of the parts.
+func (p *process) answers(body string, parts ...string) func() error {
+	return func() error {
+		_, answer, err := p.review(body, false)
+		for _, part := range parts {
+			if err == nil && !strings.Contains(answer, part) {
+				err = fmt.Errorf("no %q in the answer %s", part, answer)
+			}
+		}
+		return err
+	}
 }
 
 func freeAddress(t *testing.T) string {

@@ -1,7 +1,7 @@
 // Command podtoken-webhook is podtoken's mutating admission webhook: AdmissionReview in, JSON patch out.
 //
-// It is stateless and talks to nobody. It reads its configuration and its serving certificate from files, and takes
-// new ones into use while it runs. Exit codes: 0 after a drained shutdown or -help, 1 after an error; a second signal
+// It is stateless and talks to nobody. It reads its configuration, the policy, its serving certificate and the API
+// server's audiences from files, and takes new ones into use while it runs. Exit codes: 0 after a drained shutdown or -help, 1 after an error; a second signal
 // kills the process at once (exit code 2 as the first process of a container).
 package main
 

@@ -19,6 +19,8 @@ type options struct {
 	httpBindAddress    string
 	certDir            string
 	config             string
+	policy             string
+	identityToken      string
 	drainDelay         time.Duration
 	reloadInterval     time.Duration
 	maxRequestBytes    int64
@@ -49,9 +51,12 @@ func (o *options) register(fs *flag.FlagSet) {
 	fs.StringVar(&o.httpBindAddress, "http-bind-address", ":8080", "`host:port` that serves /metrics, /healthz and /readyz, plain HTTP")
 	fs.StringVar(&o.certDir, "cert-dir", "/tls", "`directory` with tls.crt and tls.key; new ones are taken into use while serving")
 	fs.StringVar(&o.config, "config", "/etc/podtoken/config.yaml", "configuration `file`; a new one is taken into use while serving")
+	fs.StringVar(&o.policy, "policy", "/etc/podtoken/policy.yaml", "policy `file`: which tokens are allowed; a new one is taken into use while serving")
+	fs.StringVar(&o.identityToken, "identity-token", "/var/run/secrets/podtoken-identity/token",
+		"`file` with a token of our own, whose aud names the API server's audiences; it is only read, never sent")
 	fs.DurationVar(&o.drainDelay, "drain-delay", 10*time.Second,
 		"how long to go on serving, not ready, after SIGTERM or SIGINT, so that clients learn about it; a second signal ends the process at once")
-	fs.DurationVar(&o.reloadInterval, "reload-interval", 2*time.Second, "how often to look for a new configuration and certificate")
+	fs.DurationVar(&o.reloadInterval, "reload-interval", 2*time.Second, "how often to look for a new configuration, policy, token and certificate")
 	fs.Int64Var(&o.maxRequestBytes, "max-request-bytes", admission.DefaultMaxRequestBytes, "largest admission review that is read, in `bytes`")
 	fs.StringVar(&o.logLevel, "log-level", "info", "`level` of the log on stderr: debug (adds pods that are left alone), info, warn or error")
 }
@@ -83,6 +88,10 @@ func (o *options) validate() error {
 		return fmt.Errorf("flag --cert-dir: %q is empty, it must name a directory with tls.crt and tls.key", o.certDir)
 	case o.config == "":
 		return fmt.Errorf("flag --config: %q is empty, it must name the configuration file", o.config)
+	case o.policy == "":
+		return fmt.Errorf("flag --policy: %q is empty, it must name the policy file", o.policy)
+	case o.identityToken == "":
+		return fmt.Errorf("flag --identity-token: %q is empty, it must name a file with a token of our own", o.identityToken)
 	case o.drainDelay < 0 || o.drainDelay > maxDrainDelay:
 		return fmt.Errorf("flag --drain-delay: %v is not between 0s and %v", o.drainDelay, maxDrainDelay)
 	case o.reloadInterval < minReloadInterval || o.reloadInterval > maxReloadInterval:

@@ -45,6 +45,8 @@ func TestOptionsAreRefused(t *testing.T) {
 		"--http-bind-address=[::1]:65536": `flag --http-bind-address: "[::1]:65536": port "65536" is not a number between 1 and 65535`,
 		"--cert-dir=":                     `flag --cert-dir: "" is empty, it must name a directory with tls.crt and tls.key`,
 		"--config=":                       `flag --config: "" is empty, it must name the configuration file`,
+		"--policy=":                       `flag --policy: "" is empty, it must name the policy file`,
+		"--identity-token=":               `flag --identity-token: "" is empty, it must name a file with a token of our own`,
 		"--drain-delay=-1s":               `flag --drain-delay: -1s is not between 0s and 5m0s`,
 		"--drain-delay=6m":                `flag --drain-delay: 6m0s is not between 0s and 5m0s`,
 		"--drain-delay=10":                `invalid value "10" for flag -drain-delay: parse error, see -help`,

@@ -51,6 +51,12 @@ func (s *server) serveReadyz(w http.ResponseWriter, r *http.Request) {
 	if s.rules.Current() == nil {
 		missing = append(missing, "config: no configuration was read yet")
 	}
+	if s.policy.Current() == nil {
+		missing = append(missing, "policy: no policy was read yet")
+	}
+	if s.identity.Current() == nil {
+		missing = append(missing, "identity: no token of our own was read yet")
+	}
 	if err := s.probeTLS(ctx, time.Now()); err != nil {
 		missing = append(missing, "tls: "+err.Error())
 	}

@@ -23,6 +23,7 @@ import (
 
 	"github.com/podtoken/podtoken/internal/admission"
 	"github.com/podtoken/podtoken/internal/config"
+	"github.com/podtoken/podtoken/internal/policy"
 	"github.com/podtoken/podtoken/internal/version"
 	"github.com/podtoken/podtoken/pkg/mutate"
 )
@@ -36,6 +37,8 @@ type server struct {
 	logger      *slog.Logger
 	registry    *prometheus.Registry
 	rules       *config.Store[mutate.Config]
+	policy      *config.Store[policy.Policy]
+	identity    *config.Identity
 	certificate *config.Certificate
 	webhook     webhook.Server
 	draining    atomic.Bool
@@ -47,6 +50,8 @@ func newServer(o *options, stderr io.Writer) (*server, error) {
 	s := &server{options: o, logger: slog.New(handler), registry: newRegistry()}
 	s.takeOverLogs(handler)
 	s.rules = config.NewRules(o.config, s.registry, s.logger)
+	s.policy = config.NewPolicy(o.policy, s.registry, s.logger)
+	s.identity = config.NewIdentity(o.identityToken, s.registry, s.logger)
 	s.certificate = config.NewCertificate(o.certDir, s.registry, s.logger)
 
 	host, port, err := splitAddress(o.webhookBindAddress)
@@ -57,12 +62,14 @@ func newServer(o *options, stderr io.Writer) (*server, error) {
 	// controller-runtime's global registry, which nobody reads here.
 	mux := http.NewServeMux()
 	mux.Handle(webhookPath, s.closeWhileDraining(admission.NewHandler(admission.Config{
-		Rules:           s.rules.Current,
-		Version:         version.Version,
-		Metrics:         admission.NewMetrics(s.registry),
-		Logger:          s.logger,
-		MaxRequestBytes: o.maxRequestBytes,
-		MaxDuration:     admission.DefaultMaxDuration,
+		Rules:              s.rules.Current,
+		Policy:             s.policy.Current,
+		APIServerAudiences: s.identity.APIServerAudiences,
+		Version:            version.Version,
+		Metrics:            admission.NewMetrics(s.registry),
+		Logger:             s.logger,
+		MaxRequestBytes:    o.maxRequestBytes,
+		MaxDuration:        admission.DefaultMaxDuration,
 	})))
 	s.webhook = webhook.NewServer(webhook.Options{
 		Host: host, Port: port, WebhookMux: mux, TLSOpts: []func(*tls.Config){s.configureTLS},
@@ -129,6 +136,12 @@ func (s *server) Run(ctx context.Context) error {
 	if err := s.rules.Load(); err != nil {
 		return fmt.Errorf("loading the configuration: %w", err)
 	}
+	if err := s.policy.Load(); err != nil {
+		return fmt.Errorf("loading the policy: %w", err)
+	}
+	if err := s.identity.Load(); err != nil {
+		return fmt.Errorf("loading our own token: %w", err)
+	}
 	if err := s.certificate.Load(); err != nil {
 		// Not fatal: whoever writes the certificate may be later than we are. Not ready until it is there.
 		s.logger.Warn("Waiting for a serving certificate", "error", err)
@@ -143,6 +156,8 @@ func (s *server) Run(ctx context.Context) error {
 	defer background.Wait()
 	defer stop()
 	background.Go(func() { s.rules.Watch(serving, s.options.reloadInterval) })
+	background.Go(func() { s.policy.Watch(serving, s.options.reloadInterval) })
+	background.Go(func() { s.identity.Watch(serving, s.options.reloadInterval) })
 	background.Go(func() { s.certificate.Watch(serving, s.options.reloadInterval) })
 
 	plain := newPlainServer(s.plainHandler())

@@ -3,8 +3,6 @@ package main
 import (
 	"bufio"
 	"crypto/tls"
-	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -12,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -69,38 +66,6 @@ func TestServesOnlyTLS13(t *testing.T) {
 	})
 }
 
-func TestNewCertificateIsServed(t *testing.T) {
-	p, args := prepare(t)
-	p.start(t, args)
-	serves := func(serial int64) func() error {
-		return func() error {
-			connection, err := p.dial(t, nil)
-			if err != nil {
-				return err
-			}
-			if got := connection.ConnectionState().PeerCertificates[0].SerialNumber.Int64(); got != serial {
-				return fmt.Errorf("serial %d, want %d", got, serial)
-			}
-			return nil
-		}
-	}
-	eventually(t, "the first certificate", serves(1))
-	p.writePair(t, 2, time.Now().Add(time.Hour))
-	eventually(t, "the second certificate", serves(2))
-
-	p.write(t, "tls.key", "not a key")
-	eventually(t, "the bad pair is counted", func() error { return p.hasMetric("podtoken_certificate_last_reload_successful 0") })
-	if err := errors.Join(serves(2)(), p.ready()); err != nil {
-		t.Errorf("with a bad pair on disk: %v", err)
-	}
-	notAfter := time.Now().Add(3 * time.Hour)
-	p.writePair(t, 3, notAfter)
-	eventually(t, "the third certificate", serves(3))
-	if err := p.hasMetric("podtoken_certificate_expiry_timestamp_seconds " + strconv.FormatFloat(float64(notAfter.Unix()), 'g', -1, 64)); err != nil {
-		t.Error(err)
-	}
-}
-
 func TestNotReadyUntilItCanServe(t *testing.T) {
 	p, args := prepare(t)
 	for _, name := range []string{"tls.crt", "tls.key"} {
@@ -114,42 +79,6 @@ func TestNotReadyUntilItCanServe(t *testing.T) {
 	eventually(t, "expired certificate", func() error { return p.notReady("tls: the serving certificate expired at ") })
 	p.writePair(t, 2, time.Now().Add(time.Hour))
 	eventually(t, "ready", p.ready)
-}
-
-func TestNewConfigurationIsUsed(t *testing.T) {
-	p, args := prepare(t)
-	p.start(t, args)
-	eventually(t, "ready", p.ready)
-	injects := func(image string) func() error {
-		return func() error {
-			_, body, err := p.review(review, false)
-			if err != nil {
-				return err
-			}
-			var answer struct{ Response struct{ Patch []byte } }
-			if err := json.Unmarshal([]byte(body), &answer); err != nil {
-				return err
-			}
-			if !strings.Contains(string(answer.Response.Patch), image) {
-				return fmt.Errorf("no %q in the patch %s", image, base64.StdEncoding.EncodeToString(answer.Response.Patch))
-			}
-			return nil
-		}
-	}
-	eventually(t, "the first configuration", injects("podtoken/sidecar:v1"))
-	p.write(t, "config.yaml", nextConfig)
-	eventually(t, "the second configuration", injects("podtoken/sidecar:v2"))
-
-	p.write(t, "config.yaml", badConfig)
-	eventually(t, "the bad one is counted", func() error { return p.hasMetric(`podtoken_config_reloads_total{result="failure"} 1`) })
-	if err := errors.Join(injects("podtoken/sidecar:v2")(), p.ready()); err != nil {
-		t.Errorf("with a bad configuration on disk: %v", err)
-	}
-	if got := strings.Count(p.log.String(), "Files refused"); got != 1 {
-		t.Errorf("the refusal is in the log %d times, want 1", got)
-	}
-	p.write(t, "config.yaml", goodConfig)
-	eventually(t, "the first configuration again", injects("podtoken/sidecar:v1"))
 }
 
 // A request that is in flight when the process is told to stop is answered, although its body comes later; meanwhile the
@@ -219,6 +148,22 @@ func TestRunFailsAtOnce(t *testing.T) {
 				}
 			},
 			want: `loading the configuration: reading "DIR/config.yaml": open DIR/config.yaml: no such file or directory; correct the file`,
+		},
+		"bad policy": {
+			spoil: func(t *testing.T, p *process) { p.write(t, "policy.yaml", badPolicy) },
+			want:  `loading the policy: reading "DIR/policy.yaml": parsing policy: unknown field "alow"; correct the file`,
+		},
+		"no policy": {
+			args: []string{"--policy=/nowhere/policy.yaml"},
+			want: `loading the policy: reading "/nowhere/policy.yaml": open /nowhere/policy.yaml: no such file or directory; correct the file`,
+		},
+		"no token": {
+			args: []string{"--identity-token=/nowhere/token"},
+			want: `loading our own token: reading "/nowhere/token": open /nowhere/token: no such file or directory; the file must hold a ServiceAccount token`,
+		},
+		"a token that is none": {
+			spoil: func(t *testing.T, p *process) { p.write(t, "token", "x") },
+			want:  `loading our own token: reading "DIR/token": a token has 3 segments, this has 1; the file must hold`,
 		},
 		"webhook address in use": {
 			spoil: func(t *testing.T, p *process) { p.webhook = p.http },

@@ -1,6 +1,7 @@
 package admission
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"log/slog"
@@ -10,6 +11,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/podtoken/podtoken/internal/policy"
 	"github.com/podtoken/podtoken/pkg/api"
 	"github.com/podtoken/podtoken/pkg/mutate"
 )
@@ -22,10 +24,17 @@ const DefaultMaxRequestBytes = 4 << 20
 // DefaultMaxDuration bounds a review whose client sent no timeout, or a longer one.
 const DefaultMaxDuration = 10 * time.Second
 
+// defaultServiceAccount is that of a pod that names none; the API server fills it in before or after webhooks.
+const defaultServiceAccount = "default"
+
 // Config is what a Handler is made of. All fields are needed.
 type Config struct {
 	// Rules returns the configuration to decide with; never nil.
 	Rules func() *mutate.Config
+	// Policy returns what the installation allows; never nil.
+	Policy func() *policy.Policy
+	// APIServerAudiences returns the audiences that the API server itself accepts.
+	APIServerAudiences func() []string
 	// Version of the webhook, for the pod's status annotation.
 	Version string
 	Metrics *Metrics
@@ -57,8 +66,9 @@ func NewHandler(config Config) *Handler {
 //	200   true     -     Skipped    NotAPod    not a pod, or a subresource of one: a registration that was edited
 //	200   true     -     Skipped    *          nothing of ours to do
 //	200   false    403   Denied     *          the pod's annotations; mutate's message
+//	200   false    403   Denied     *          NotAllowed, LimitExceeded: the installation's policy; its message
 //	200   false    400   Error      Malformed  a pod that does not decode, or without object or namespace
-//	200   false    500   Error      Internal   a panic, after the review's uid was known
+//	200   false    500   Error      Internal   a panic, after the review's uid was known; no configuration or policy
 //	400   -        -     Error      Malformed  not JSON, not an AdmissionReview admission.k8s.io/v1, or no uid
 //	405   -        -     Error      Malformed  not a POST
 //	408   -        -     Error      Deadline   the body did not arrive in time
@@ -154,13 +164,38 @@ func (h *Handler) decide(body []byte) (v verdict) {
 	if v.request.Object == nil { // DELETE
 		v.request.Object = &mutate.Pod{}
 	}
-	return v.with(h.mutate(mutate.Input{
-		Pod:       v.request.Object,
-		Namespace: v.request.Namespace,
-		Operation: v.request.Operation,
-		Config:    h.config.Rules(),
-		Version:   h.config.Version,
-	}))
+	return v.with(h.decidePod(&v.request))
+}
+
+// decidePod decides about the annotations, and then whether the policy allows the tokens. That is asked too when there
+// is nothing left to inject: the pod may be of somebody who wrote everything by hand.
+func (h *Handler) decidePod(r *request) mutate.Result {
+	audiences := h.config.APIServerAudiences()
+	result := h.mutate(mutate.Input{
+		Pod:                r.Object,
+		Namespace:          r.Namespace,
+		Operation:          r.Operation,
+		Config:             h.config.Rules(),
+		APIServerAudiences: audiences,
+		Version:            h.config.Version,
+	})
+	if result.Outcome != api.OutcomeInjected && result.Outcome != api.OutcomeUnchanged {
+		return result
+	}
+	allowed := h.config.Policy()
+	if allowed == nil {
+		return mutate.Result{Outcome: api.OutcomeError, Reason: api.ReasonInternal, Message: "the webhook has no policy"}
+	}
+	refusal := allowed.Check(policy.Request{
+		Namespace:          r.Namespace,
+		ServiceAccount:     cmp.Or(r.Object.Spec.ServiceAccountName, defaultServiceAccount),
+		Tokens:             result.Tokens,
+		APIServerAudiences: audiences,
+	})
+	if refusal != nil {
+		return mutate.Result{Outcome: api.OutcomeDenied, Reason: refusal.Reason, Message: "podtoken: " + refusal.Message}
+	}
+	return result
 }
 
 // log writes one line per review: what changed a pod or refused it at Info, what left it alone at Debug. It has no

@@ -15,6 +15,7 @@ import (
 	"gomodules.xyz/jsonpatch/v2"
 	admissionv1 "k8s.io/api/admission/v1"
 
+	"github.com/podtoken/podtoken/internal/policy"
 	"github.com/podtoken/podtoken/pkg/api"
 	"github.com/podtoken/podtoken/pkg/mutate"
 )
@@ -92,6 +93,53 @@ func TestServeHTTP(t *testing.T) {
 		"an unknown annotation is denied": {
 			request: post(reviewOf(`"podtoken.dev/audiences.vault": "vault"`)),
 			want:    want{200, false, 403, "Denied/UnknownAnnotation", "podtoken: "},
+		},
+		"an audience that the policy does not allow is denied": {
+			request: post(reviewOf(`"podtoken.dev/audience.a": "vault, other", "podtoken.dev/audience.b": "https://kubernetes.default.svc"`)),
+			want: want{200, false, 403, "Denied/NotAllowed", `podtoken: ServiceAccount "web" in namespace "shop": ` +
+				`the audiences "other" (token "a"), "https://kubernetes.default.svc" (token "b", the API server's own) are not allowed: ` +
+				`the policy has rule "shops" ("vault", "billing", "https://*.example.com") for it; an administrator can add the audiences (policy.allow in the Helm chart's values)`},
+		},
+		"the policy judges projected volumes too": {
+			request: post(reviewOf(`"podtoken.dev/audience.a": "other", "podtoken.dev/delivery": "projected"`)),
+			want:    want{200, false, 403, "Denied/NotAllowed", `podtoken: ServiceAccount "web" in namespace "shop": the audience "other" (token "a") is not allowed`},
+		},
+		"the policy judges by the request's namespace, not by the pod's": {
+			request: post(reviewOf(asksForVault, `"namespace": "shop"`, `"namespace": "other"`, `"generateName"`, `"namespace": "shop", "generateName"`)),
+			want:    want{200, false, 403, "Denied/NotAllowed", `podtoken: ServiceAccount "web" in namespace "other": the audience "vault" (token "vault") is not allowed: no rule`},
+		},
+		"a pod that names no ServiceAccount is of the one named default": {
+			request: post(reviewOf(asksForVault, `"serviceAccountName": "web"`, `"serviceAccountName": ""`)),
+			want:    want{200, false, 403, "Denied/NotAllowed", `podtoken: ServiceAccount "default" in namespace "shop": `},
+		},
+		"an excluded namespace is denied": {
+			request: post(reviewOf(asksForVault, `"namespace": "shop"`, `"namespace": "closed"`)),
+			want:    want{200, false, 403, "Denied/NotAllowed", `podtoken: ServiceAccount "web" in namespace "closed": there are no tokens in this namespace`},
+		},
+		"in a namespace of mode rbac Roles decide": {
+			request: post(reviewOf(`"podtoken.dev/audience.a": "other"`, `"namespace": "shop"`, `"namespace": "roles"`)),
+			want:    want{200, true, 0, "Injected/Sidecar", ""},
+		},
+		"a limit of the policy below that of the configuration is a denial": {
+			request: post(reviewOf(asksForVault + `, "podtoken.dev/expiration": "12h"`)),
+			handler: func(h *Handler) {
+				lower, _ := policy.Parse([]byte(policyText + "maxExpiration: 1h\n"))
+				h.config.Policy = func() *policy.Policy { return lower }
+			},
+			want: want{200, false, 403, "Denied/LimitExceeded", `podtoken: ServiceAccount "web" in namespace "shop": the token "vault" has a lifetime of 43200 s, and at most 3600 s (1h) are allowed`},
+		},
+		"what annotations get wrong comes before the policy": {
+			request: post(reviewOf(`"podtoken.dev/audience.a": "other", "podtoken.dev/expiration": "1s"`)),
+			want:    want{200, false, 403, "Denied/InvalidValue", "podtoken: podtoken.dev/expiration"},
+		},
+		"a pod that asks for nothing is not judged": {
+			request: post(reviewOf(`"other": "x"`, `"namespace": "shop"`, `"namespace": "closed"`)),
+			want:    want{200, true, 0, "Skipped/NoAnnotation", ""},
+		},
+		"a webhook without a policy refuses": {
+			request: post(reviewOf(asksForVault)),
+			handler: func(h *Handler) { h.config.Policy = func() *policy.Policy { return nil } },
+			want:    want{200, false, 500, "Error/Internal", "podtoken: the webhook has no policy"},
 		},
 		"a pod that does not decode is an error that names the field": {
 			request: post(reviewOf(asksForVault, `"serviceAccountName": "web"`, `"serviceAccountName": 7`)),

@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	admissionv1 "k8s.io/api/admission/v1"
 
+	"github.com/podtoken/podtoken/internal/policy"
 	"github.com/podtoken/podtoken/pkg/mutate"
 )
 
@@ -25,6 +26,18 @@ apiVersion: podtoken.dev/v1alpha1
 kind: WebhookConfiguration
 sidecar: {image: podtoken/sidecar:v1.2.3}
 `
+
+const policyText = `
+apiVersion: podtoken.dev/v1alpha1
+kind: PolicyConfiguration
+allow:
+- {name: shops, namespaces: ["shop*"], serviceAccounts: [web, shop], audiences: [vault, billing, "https://*.example.com"]}
+rbacNamespaces: [roles]
+excludeNamespaces: [closed]
+`
+
+// apiServerAudience is that of the API server that calls.
+const apiServerAudience = "https://kubernetes.default.svc"
 
 // harness is a Handler and what it writes.
 type harness struct {
@@ -56,14 +69,20 @@ func newHarness(tb testing.TB) *harness {
 	if err != nil {
 		tb.Fatal(err)
 	}
+	allowed, err := policy.Parse([]byte(policyText))
+	if err != nil {
+		tb.Fatal(err)
+	}
 	h := &harness{registry: prometheus.NewRegistry(), log: &lockedBuffer{}}
 	h.Handler = NewHandler(Config{
-		Rules:           func() *mutate.Config { return rules },
-		Version:         "v1.2.3",
-		Metrics:         NewMetrics(h.registry),
-		Logger:          slog.New(slog.NewJSONHandler(h.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
-		MaxRequestBytes: DefaultMaxRequestBytes,
-		MaxDuration:     DefaultMaxDuration,
+		Rules:              func() *mutate.Config { return rules },
+		Policy:             func() *policy.Policy { return allowed },
+		APIServerAudiences: func() []string { return []string{apiServerAudience} },
+		Version:            "v1.2.3",
+		Metrics:            NewMetrics(h.registry),
+		Logger:             slog.New(slog.NewJSONHandler(h.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		MaxRequestBytes:    DefaultMaxRequestBytes,
+		MaxDuration:        DefaultMaxDuration,
 	})
 	return h
 }

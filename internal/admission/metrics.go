@@ -19,6 +19,7 @@ func reasonsOf() map[api.Outcome][]api.Reason {
 		api.OutcomeDenied: {
 			api.ReasonUnknownAnnotation, api.ReasonInvalidValue, api.ReasonNoAudience,
 			api.ReasonConflict, api.ReasonUnsupported, api.ReasonLimitExceeded,
+			api.ReasonNotAllowed,
 		},
 		api.OutcomeError: {api.ReasonMalformed, api.ReasonTooLarge, api.ReasonDeadline, api.ReasonInternal},
 	}

@@ -44,6 +44,7 @@ func TestLogHasNothingOfThePod(t *testing.T) {
 			"podtoken.dev/audience.vault": "vault", "podtoken.dev/" + annotation: "http://user:" + marker + "@localhost/",
 		})))
 	}
+	bodies["refused by the policy"] = string(newReview(t, "u-1", podWithSecrets(map[string]string{"podtoken.dev/audience.vault": marker})))
 	for cut := range 20 {
 		bodies[fmt.Sprintf("cut %d", cut)] = good[:len(good)*cut/20]
 	}
@@ -63,7 +64,7 @@ func TestLogHasNothingOfThePod(t *testing.T) {
 			t.Errorf("the log has something of the pod: %s", line)
 		}
 	}
-	if counts := h.counts(t); counts["Injected/Sidecar"] != 1 || counts["Error/Internal"] != 1 || counts["Error/Malformed"] < 20 {
+	if counts := h.counts(t); counts["Injected/Sidecar"] != 1 || counts["Error/Internal"] != 1 || counts["Denied/NotAllowed"] != 1 || counts["Error/Malformed"] < 20 {
 		t.Errorf("counts = %v: the test does not reach what it is about", counts)
 	}
 }

@@ -242,29 +242,6 @@ func TestLoadNamesFileProblemAndAdvice(t *testing.T) {
 	}
 }
 
-func TestRules(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "config.yaml")
-	rules := NewRules(path, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
-	good := "apiVersion: podtoken.dev/v1alpha1\nkind: WebhookConfiguration\nsidecar: {image: podtoken/sidecar:v1}\n"
-	write := func(content string) {
-		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	write(good)
-	if err := rules.Load(); err != nil {
-		t.Fatal(err)
-	}
-	write(good + "unknown: 1\n")
-	err := rules.Load()
-	if err == nil || !strings.Contains(err.Error(), "unknown") || !strings.Contains(err.Error(), path) {
-		t.Errorf("Load() = %v, want an error that names the field and %s", err, path)
-	}
-	if got, want := rules.Current().Sidecar.Image, "podtoken/sidecar:v1"; got != want {
-		t.Errorf("image = %q, want %q", got, want)
-	}
-}
-
 func TestCertificate(t *testing.T) {
 	directory := t.TempDir()
 	registry := prometheus.NewRegistry()

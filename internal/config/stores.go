@@ -6,10 +6,14 @@ import (
 	"errors"
 	"log/slog"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/podtoken/podtoken/internal/policy"
 	"github.com/podtoken/podtoken/pkg/mutate"
+	"github.com/podtoken/podtoken/pkg/sidecar/jwt"
 )
 
 // Names of the files in the certificate directory: those of a Secret of type kubernetes.io/tls.
@@ -32,6 +36,57 @@ func NewRules(path string, registry prometheus.Registerer, logger *slog.Logger) 
 			return []any{"sidecarImage", rules.Sidecar.Image, "maxExpiration", rules.Tokens.MaxExpiration.Duration.String()}
 		},
 	}, registry, logger)
+}
+
+// NewPolicy returns the Store of the installation's policy file.
+func NewPolicy(path string, registry prometheus.Registerer, logger *slog.Logger) *Store[policy.Policy] {
+	return newStore(settings[policy.Policy]{
+		noun:     "policy",
+		paths:    []string{path},
+		parse:    func(contents [][]byte) (*policy.Policy, error) { return policy.Parse(contents[0]) },
+		advice:   "correct the file (with the Helm chart: policy and tokens in its values)",
+		describe: func(p *policy.Policy) []any { return []any{"rules", p.Rules()} },
+	}, registry, logger)
+}
+
+// Identity is the Store of what our own token says about the API server. Who issues tokens names in one of the default
+// audience what the API server accepts, so that nobody has to configure it. The token itself is not kept for any use.
+type Identity struct {
+	*Store[apiServer]
+}
+
+type apiServer struct{ audiences []string }
+
+// NewIdentity returns the Store of a file with a token of our own ServiceAccount, of the default audience.
+func NewIdentity(path string, registry prometheus.Registerer, logger *slog.Logger) *Identity {
+	return &Identity{newStore(settings[apiServer]{
+		noun:  "identity",
+		paths: []string{path},
+		parse: func(contents [][]byte) (*apiServer, error) { return parseIdentity(contents[0]) },
+		advice: "the file must hold a ServiceAccount token of the default audience " +
+			"(a projected volume with a serviceAccountToken that sets no audience)",
+		describe: func(a *apiServer) []any { return []any{"apiServerAudiences", a.audiences} },
+	}, registry, logger)}
+}
+
+// APIServerAudiences are the audiences that the API server accepts, sorted; none before the first token was read.
+func (i *Identity) APIServerAudiences() []string {
+	if current := i.Current(); current != nil {
+		return current.audiences
+	}
+	return nil
+}
+
+func parseIdentity(token []byte) (*apiServer, error) {
+	claims, err := jwt.Parse(strings.TrimSpace(string(token)))
+	if err != nil {
+		return nil, err
+	}
+	audiences := slices.Compact(slices.Sorted(slices.Values(claims.Audiences)))
+	if len(audiences) == 0 || audiences[0] == "" {
+		return nil, errors.New("the token has no audience, or an empty one")
+	}
+	return &apiServer{audiences}, nil
 }
 
 // Certificate is the Store of the webhook's serving certificate.

@@ -44,6 +44,7 @@ const (
 	ReasonConflict          Reason = "Conflict"
 	ReasonUnsupported       Reason = "Unsupported"
 	ReasonLimitExceeded     Reason = "LimitExceeded"
+	ReasonNotAllowed        Reason = "NotAllowed"
 )
 
 // Reasons of OutcomeError.
@@ -60,6 +61,7 @@ func Reasons() []Reason {
 		ReasonSidecar, ReasonProjected, ReasonAlreadyInjected,
 		ReasonNoAnnotation, ReasonSwitchedOff, ReasonMirrorPod, ReasonNotCreate, ReasonNotAPod,
 		ReasonUnknownAnnotation, ReasonInvalidValue, ReasonNoAudience, ReasonConflict, ReasonUnsupported, ReasonLimitExceeded,
+		ReasonNotAllowed,
 		ReasonMalformed, ReasonTooLarge, ReasonDeadline, ReasonInternal,
 	}
 }

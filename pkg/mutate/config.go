@@ -59,9 +59,6 @@ type TokensConfig struct {
 	MaxExpiration metav1.Duration `json:"maxExpiration"`
 	// MaxPerPod is the largest number of tokens of one pod; 16 by default.
 	MaxPerPod int `json:"maxPerPod"`
-	// APIServerAudiences are the audiences that the API server itself accepts. Mixing one with others in a token gets a
-	// warning, because each of those others could then call the API server with it.
-	APIServerAudiences []string `json:"apiServerAudiences"`
 }
 
 // ParseConfig reads the configuration file. Unknown and duplicate fields are errors; what is left out has the
@@ -108,9 +105,6 @@ func (c *Config) setDefaults() {
 	if t.MaxPerPod == 0 {
 		t.MaxPerPod = 16
 	}
-	if t.APIServerAudiences == nil {
-		t.APIServerAudiences = []string{"https://kubernetes.default.svc", "https://kubernetes.default.svc.cluster.local"}
-	}
 }
 
 // validate returns one text per problem: field, value, what is allowed.
@@ -153,11 +147,6 @@ func (c *Config) validate() []string {
 	}
 	if t.MaxPerPod < 1 || t.MaxPerPod > maxTokensPerPod {
 		add("tokens.maxPerPod: %d is not allowed, use 1 to %d", t.MaxPerPod, maxTokensPerPod)
-	}
-	for _, audience := range t.APIServerAudiences {
-		if problem := audienceProblem(audience); problem != "" {
-			add("tokens.apiServerAudiences: %s %s", quote(audience), problem)
-		}
 	}
 	return problems
 }

@@ -26,9 +26,8 @@ func TestParseConfig(t *testing.T) {
 				GuaranteedResources: corev1.ResourceList{"cpu": resource.MustParse("50m"), "memory": resource.MustParse("16Mi")},
 			},
 			Tokens: TokensConfig{
-				MaxExpiration:      metav1.Duration{Duration: 24 * time.Hour},
-				MaxPerPod:          16,
-				APIServerAudiences: []string{"https://kubernetes.default.svc", "https://kubernetes.default.svc.cluster.local"},
+				MaxExpiration: metav1.Duration{Duration: 24 * time.Hour},
+				MaxPerPod:     16,
 			},
 		}
 	}
@@ -43,21 +42,18 @@ func TestParseConfig(t *testing.T) {
   resources: {requests: {memory: 10Mi}}
   guaranteedResources: {cpu: 10m, memory: 20Mi}
   bestEffort: None
-tokens: {maxExpiration: 48h, maxPerPod: 3, apiServerAudiences: [api]}
+tokens: {maxExpiration: 48h, maxPerPod: 3}
 `,
 			func(c *Config) {
 				other := int64(1000)
 				c.Sidecar.ImagePullPolicy, c.Sidecar.RunAsUser, c.Sidecar.BestEffort = "Always", &other, "None"
 				c.Sidecar.Resources = &corev1.ResourceRequirements{Requests: corev1.ResourceList{"memory": resource.MustParse("10Mi")}}
 				c.Sidecar.GuaranteedResources = corev1.ResourceList{"cpu": resource.MustParse("10m"), "memory": resource.MustParse("20Mi")}
-				c.Tokens = TokensConfig{MaxExpiration: metav1.Duration{Duration: 48 * time.Hour}, MaxPerPod: 3, APIServerAudiences: []string{"api"}}
+				c.Tokens = TokensConfig{MaxExpiration: metav1.Duration{Duration: 48 * time.Hour}, MaxPerPod: 3}
 			},
 		},
 		"the user left to the platform": {"  runAsUser: null\n", func(c *Config) { c.Sidecar.RunAsUser = nil }},
 		"no resources":                  {"  resources: {}\n", func(c *Config) { c.Sidecar.Resources = &corev1.ResourceRequirements{} }},
-		"no audiences of the API server": {
-			"tokens: {apiServerAudiences: []}\n", func(c *Config) { c.Tokens.APIServerAudiences = []string{} },
-		},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -95,7 +91,6 @@ func TestParseConfigErrors(t *testing.T) {
 		"a maximum with a fraction":    {defaultConfig + "tokens: {maxExpiration: 1h1ms}\n", `tokens.maxExpiration: 1h0m0.001s is not allowed`},
 		"a maximum in seconds":         {defaultConfig + "tokens: {maxExpiration: 3600}\n", `parsing configuration: `},
 		"a negative number of tokens":  {defaultConfig + "tokens: {maxPerPod: -1}\n", `tokens.maxPerPod: -1 is not allowed, use 1 to 256`},
-		"an audience that is no word":  {defaultConfig + "tokens: {apiServerAudiences: ['a b']}\n", `tokens.apiServerAudiences: "a b" has blanks`},
 		"an image with a line break":   {strings.Replace(defaultConfig, "podtoken/sidecar:v0.1.0", `"a\nb"`, 1), `sidecar.image: "a\nb" is not the name of an image`},
 		"several problems, in one err": {defaultConfig + "  runAsUser: 0\n  bestEffort: x\n", `; sidecar.bestEffort: "x"`},
 	}

@@ -204,7 +204,7 @@ func checkMutate(t *testing.T, cfg *Config, data []byte) api.Outcome {
 	if err != nil {
 		t.Skip()
 	}
-	in := Input{Pod: pod, Namespace: "default", Operation: "CREATE", Config: cfg, Version: "v0.1.0"}
+	in := Input{Pod: pod, Namespace: "default", Operation: "CREATE", Config: cfg, APIServerAudiences: apiServerAudiences, Version: "v0.1.0"}
 	got := Mutate(in)
 	if again := Mutate(in); !reflect.DeepEqual(got, again) {
 		t.Fatalf("another answer for the same pod: %v, %v", got, again)

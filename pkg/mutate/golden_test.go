@@ -48,6 +48,9 @@ sidecar:
   image: podtoken/sidecar:v0.1.0
 `
 
+// apiServerAudiences are those of the test's API server.
+var apiServerAudiences = []string{"https://kubernetes.default.svc", "https://kubernetes.default.svc.cluster.local"}
+
 type goldenRequest struct {
 	Operation string `json:"operation"`
 	Namespace string `json:"namespace"`
@@ -109,7 +112,10 @@ func runGolden(t *testing.T, archive *txtar.Archive) *txtar.Archive {
 		t.Fatal(err)
 	}
 	input := func(pod []byte) Input {
-		return Input{Pod: decodePod(t, pod), Namespace: request.Namespace, Operation: request.Operation, Config: cfg, Version: "v0.1.0"}
+		return Input{
+			Pod: decodePod(t, pod), Namespace: request.Namespace, Operation: request.Operation,
+			Config: cfg, APIServerAudiences: apiServerAudiences, Version: "v0.1.0",
+		}
 	}
 
 	if between := sections[sectionBetween]; between != nil {

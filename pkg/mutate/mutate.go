@@ -17,6 +17,9 @@ type Input struct {
 	Operation string
 	// Config of the installation; it is read, never changed.
 	Config *Config
+	// APIServerAudiences are the audiences that the API server itself accepts. Mixing one with others in a token gets a
+	// warning, because each of those others could then call the API server with it. Read, never changed.
+	APIServerAudiences []string
 	// Version of the webhook, for the status annotation.
 	Version string
 }

@@ -18,6 +18,8 @@ type plan struct {
 	cfg     *Config
 	req     *request
 	version string
+	// apiAudiences are those of the API server.
+	apiAudiences []string
 
 	// members are the pod's containers, init containers first, other than podtoken's own.
 	members []member
@@ -54,7 +56,7 @@ const (
 
 // newPlan applies the request to the pod's containers and reports what does not fit.
 func newPlan(in Input, req *request) (*plan, []problem) {
-	p := &plan{pod: in.Pod, cfg: in.Config, req: req, version: in.Version, own: -1}
+	p := &plan{pod: in.Pod, cfg: in.Config, req: req, version: in.Version, apiAudiences: in.APIServerAudiences, own: -1}
 	spec := &in.Pod.Spec
 	p.members = make([]member, 0, len(spec.InitContainers)+len(spec.Containers))
 	for i := range spec.InitContainers {
@@ -184,7 +186,7 @@ func shorten(warnings []string) []string {
 func (p *plan) audienceWarnings() []string {
 	var warnings []string
 	for _, t := range p.req.tokens {
-		isAPI := func(audience string) bool { return slices.Contains(p.cfg.Tokens.APIServerAudiences, audience) }
+		isAPI := func(audience string) bool { return slices.Contains(p.apiAudiences, audience) }
 		i := slices.IndexFunc(t.audiences, isAPI)
 		if i < 0 || !slices.ContainsFunc(t.audiences, func(a string) bool { return !isAPI(a) }) {
 			continue

@@ -193,8 +193,8 @@ func TestGoldenCoverage(t *testing.T) {
 	}
 	for _, reason := range api.Reasons() {
 		switch reason {
-		case api.ReasonNotAPod, api.ReasonMalformed, api.ReasonTooLarge, api.ReasonDeadline, api.ReasonInternal:
-			continue // Of the caller's layer, or without a pod.
+		case api.ReasonNotAPod, api.ReasonNotAllowed, api.ReasonMalformed, api.ReasonTooLarge, api.ReasonDeadline, api.ReasonInternal:
+			continue // Of the caller's layer, of the policy, or without a pod.
 		}
 		if !reasons[string(reason)] {
 			t.Errorf("no case ends with the reason %s", reason)
