@@ -1,4 +1,4 @@
-# Both images of podtoken: --target webhook and --target sidecar. Each holds one static program and nothing else.
+# The images of podtoken: --target webhook, --target controller and --target sidecar. Each holds one static program and nothing else.
 ARG BUILDER_IMAGE=golang:1.26
 
 # The compiler runs on the platform of the build and compiles for the platform of the image.
@@ -21,6 +21,12 @@ RUN go build -trimpath -buildvcs=false \
     -ldflags="-s -w -X github.com/podtoken/podtoken/internal/version.Version=$VERSION" \
     -o /out/podtoken-webhook ./cmd/webhook
 
+FROM source AS build-controller
+ARG VERSION=v0.0.0-dev
+RUN go build -trimpath -buildvcs=false \
+    -ldflags="-s -w -X github.com/podtoken/podtoken/internal/version.Version=$VERSION" \
+    -o /out/podtoken-controller ./cmd/controller
+
 FROM source AS build-sidecar
 ARG VERSION=v0.0.0-dev
 RUN go build -trimpath -buildvcs=false \
@@ -41,6 +47,21 @@ LABEL org.opencontainers.image.title="podtoken webhook" \
 COPY --from=build-webhook /out/podtoken-webhook /podtoken-webhook
 USER 65532:65532
 ENTRYPOINT ["/podtoken-webhook"]
+
+FROM scratch AS controller
+ARG VERSION=v0.0.0-dev
+ARG REVISION=unknown
+ARG CREATED=1970-01-01T00:00:00Z
+LABEL org.opencontainers.image.title="podtoken controller" \
+      org.opencontainers.image.description="Lets annotated Kubernetes pods mint the tokens that they declare, and nothing else" \
+      org.opencontainers.image.source="https://github.com/podtoken/podtoken" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="$VERSION" \
+      org.opencontainers.image.revision="$REVISION" \
+      org.opencontainers.image.created="$CREATED"
+COPY --from=build-controller /out/podtoken-controller /podtoken-controller
+USER 65532:65532
+ENTRYPOINT ["/podtoken-controller"]
 
 FROM scratch AS sidecar
 ARG VERSION=v0.0.0-dev

@@ -41,6 +41,7 @@ cluster-tools: ## Build Kubernetes, helm and cert-manager once, and install the 
 ##@ Development
 build: ## Build the binaries into bin/.
 	$(GO_BUILD) -ldflags '$(LDFLAGS)' -o bin/podtoken-webhook ./cmd/webhook
+	$(GO_BUILD) -ldflags '$(LDFLAGS)' -o bin/podtoken-controller ./cmd/controller
 	$(GO_BUILD) -ldflags '$(LDFLAGS)' -o bin/podtoken-sidecar ./cmd/sidecar
 
 lint: ## Run golangci-lint over both modules.
@@ -67,7 +68,7 @@ footprint: build ## Sizes of the binaries and packages they link.
 	@ls -l bin/ | awk 'NR>1 {printf "%-20s %.1f MB\n", $$NF, $$5/1e6}'
 	@for c in webhook sidecar; do echo "$$c: $$(go list -deps ./cmd/$$c | grep -c '\.') packages outside the standard library"; done
 
-image: ## Build both images with buildah, as the tests do.
+image: ## Build the images with buildah, as the tests do.
 	@$(CLUSTER) images
 
 release-notes: ## Print the newest section of the changelog.

@@ -1,0 +1,75 @@
+package main
+
+import (
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+)
+
+// cleanupOptions are the flags of `cleanup`.
+type cleanupOptions struct {
+	namespace            string
+	webhookConfiguration string
+	deployment           string
+	lease                string
+	timeout              time.Duration
+	logLevel             string
+	kubeconfig           string
+}
+
+func parseCleanupOptions(args []string, stderr io.Writer) (*cleanupOptions, error) {
+	o := &cleanupOptions{}
+	fs := flag.NewFlagSet("podtoken-controller "+commandCleanup, flag.ContinueOnError)
+	o.register(fs)
+	fs.Usage = func() {
+		fmt.Fprintf(fs.Output(), "Usage: %s [flags]\n\nRemoves what must not outlive an installation: the webhook's configuration, the controller, "+
+			"every Role and RoleBinding that it made, its Lease.\n\n", fs.Name())
+		fs.PrintDefaults()
+	}
+	if err := parse(fs, args, stderr); err != nil {
+		return nil, err
+	}
+	return o, o.validate()
+}
+
+func (o *cleanupOptions) register(fs *flag.FlagSet) {
+	fs.StringVar(&o.namespace, "namespace", "", "`namespace` of the installation (default: our own)")
+	fs.StringVar(&o.webhookConfiguration, "webhook-configuration", "podtoken", "`name` of the MutatingWebhookConfiguration")
+	fs.StringVar(&o.deployment, "deployment", "podtoken-controller", "`name` of the controller's Deployment")
+	fs.StringVar(&o.lease, "lease", "podtoken-controller", "`name` of the controller's Lease")
+	fs.DurationVar(&o.timeout, "timeout", 2*time.Minute, "after what time to give up")
+	registerCommon(fs, &o.logLevel, &o.kubeconfig)
+}
+
+// Limits of --timeout.
+const (
+	minTimeout = time.Second
+	maxTimeout = time.Hour
+)
+
+func (o *cleanupOptions) validate() error {
+	if o.namespace == "" {
+		data, err := os.ReadFile(namespaceFile)
+		if err != nil {
+			return fmt.Errorf("flag --namespace: it must be set outside of a cluster: %w", err)
+		}
+		o.namespace = strings.TrimSpace(string(data))
+	}
+	if err := validateNamespace("namespace", o.namespace); err != nil {
+		return err
+	}
+	for name, value := range map[string]string{
+		"webhook-configuration": o.webhookConfiguration, "deployment": o.deployment, "lease": o.lease,
+	} {
+		if err := validateName(name, value); err != nil {
+			return err
+		}
+	}
+	if o.timeout < minTimeout || o.timeout > maxTimeout {
+		return fmt.Errorf("flag --timeout: %v is not between %v and %v", o.timeout, minTimeout, maxTimeout)
+	}
+	return validateLogLevel(o.logLevel)
+}

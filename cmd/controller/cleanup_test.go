@@ -1,0 +1,143 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func newInstallation(t *testing.T, grants int) *fakeAPI {
+	f := newFakeAPI(t)
+	f.add(t, "mutatingwebhookconfigurations", `{apiVersion: admissionregistration.k8s.io/v1, kind: MutatingWebhookConfiguration, metadata: {name: podtoken}}`)
+	f.add(t, "mutatingwebhookconfigurations", `{apiVersion: admissionregistration.k8s.io/v1, kind: MutatingWebhookConfiguration, metadata: {name: other}}`)
+	f.add(t, "deployments", `{apiVersion: apps/v1, kind: Deployment, metadata: {name: podtoken-controller, namespace: podtoken-system}}`)
+	f.add(t, "leases", `{apiVersion: coordination.k8s.io/v1, kind: Lease, metadata: {name: podtoken-controller, namespace: podtoken-system}}`)
+	for i := range grants {
+		for resource, kind := range map[string]string{"roles": "Role", "rolebindings": "RoleBinding"} {
+			f.add(t, resource, fmt.Sprintf(`{apiVersion: rbac.authorization.k8s.io/v1, kind: %s, metadata: {name: "podtoken:a-%d", namespace: ns-%d, labels: {podtoken.dev/grant: "true"}}}`, kind, i, i%7))
+		}
+	}
+	f.add(t, "roles", `{apiVersion: rbac.authorization.k8s.io/v1, kind: Role, metadata: {name: "podtoken:foreign", namespace: ns-1}}`)
+	return f
+}
+
+func cleanupOf(t *testing.T, f *fakeAPI, args ...string) (string, error) {
+	log := &lockedBuffer{}
+	err := run(t.Context(), append([]string{"cleanup", "--namespace=podtoken-system", "--kubeconfig=" + f.kubeconfig(t)}, args...), log)
+	return log.String(), err
+}
+
+func TestCleanup(t *testing.T) {
+	const grants = cleanupPage + 20
+	f := newInstallation(t, grants)
+	log, err := cleanupOf(t, f)
+	if err != nil {
+		t.Fatalf("cleanup: %v\n%s", err, log)
+	}
+	for _, resource := range []string{"deployments", "leases", "rolebindings"} {
+		if left := f.names(resource); len(left) > 0 {
+			t.Errorf("left: %s %q", resource, left)
+		}
+	}
+	if diff := cmp.Diff([]string{"ns-1/podtoken:foreign"}, f.names("roles")); diff != "" {
+		t.Errorf("Roles (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff([]string{"/other"}, f.names("mutatingwebhookconfigurations")); diff != "" {
+		t.Errorf("webhooks (-want +got):\n%s", diff)
+	}
+	// The order in which nothing comes again.
+	changes := f.changes("mutatingwebhookconfigurations", "deployments", "rolebindings", "roles", "leases")
+	var order []string
+	for _, change := range changes {
+		if resource := strings.Fields(change)[1]; len(order) == 0 || order[len(order)-1] != resource {
+			order = append(order, resource)
+		}
+	}
+	if diff := cmp.Diff([]string{"mutatingwebhookconfigurations", "deployments", "rolebindings", "roles", "leases"}, order); diff != "" {
+		t.Errorf("order (-want +got):\n%s", diff)
+	}
+	if want := 2*grants + 3; len(changes) != want {
+		t.Errorf("%d changes, want %d", len(changes), want)
+	}
+	// The permissions that it needs, and no other.
+	var verbs []string
+	for request := range f.counts() {
+		verbs = append(verbs, request)
+	}
+	slices.Sort(verbs)
+	if diff := cmp.Diff([]string{
+		"delete deployments", "delete leases", "delete mutatingwebhookconfigurations", "delete rolebindings", "delete roles",
+		"get deployments", "list rolebindings", "list roles",
+	}, verbs); diff != "" {
+		t.Errorf("requests (-want +got):\n%s", diff)
+	}
+
+	// Once more: nothing is there, which is fine.
+	if log, err := cleanupOf(t, f); err != nil {
+		t.Errorf("second cleanup: %v\n%s", err, log)
+	}
+}
+
+func TestCleanupWaitsForTheController(t *testing.T) {
+	f := newInstallation(t, 1)
+	terminating := make(chan struct{})
+	f.refuse = func(verb, resource, _ string) int {
+		if verb == "delete" && resource == "deployments" {
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			select {
+			case <-terminating:
+			default:
+				close(terminating)
+			}
+			return http.StatusInternalServerError // an answer that was lost, too
+		}
+		return 0
+	}
+	_, err := cleanupOf(t, f, "--timeout=2s")
+	<-terminating
+	want := `cleaning up, left are Deployment "podtoken-controller" in namespace "podtoken-system" and every grant: ` +
+		`not done after 2s, the value of --timeout: deleting Deployment "podtoken-controller": `
+	if err == nil || !strings.HasPrefix(err.Error(), want) {
+		t.Errorf("error = %v\nwant    %s...", err, want)
+	}
+	if left := f.names("rolebindings"); len(left) != 1 {
+		t.Errorf("RoleBindings = %q, want the one that the controller would make again", left)
+	}
+}
+
+func TestCleanupThatMayNot(t *testing.T) {
+	f := newInstallation(t, 1)
+	f.refuse = func(verb, resource, _ string) int {
+		if verb == "delete" && resource == "roles" {
+			return http.StatusForbidden
+		}
+		return 0
+	}
+	begin := time.Now()
+	_, err := cleanupOf(t, f)
+	want := `cleaning up, left are Roles with the label podtoken.dev/grant: deleting Role "podtoken:a-0" in namespace "ns-0": Forbidden (fake)`
+	if err == nil || err.Error() != want {
+		t.Errorf("error = %v\nwant    %s", err, want)
+	}
+	if took := time.Since(begin); took > 10*time.Second {
+		t.Errorf("it took %v to find that it is forbidden", took)
+	}
+}
+
+func TestCleanupThatIsStopped(t *testing.T) {
+	f := newInstallation(t, 1)
+	f.refuse = func(string, string, string) int { return http.StatusInternalServerError }
+	ctx, cancel := context.WithTimeout(t.Context(), 700*time.Millisecond)
+	defer cancel()
+	err := run(ctx, []string{"cleanup", "--namespace=podtoken-system", "--kubeconfig=" + f.kubeconfig(t)}, &lockedBuffer{})
+	if err == nil || !strings.Contains(err.Error(), `left are MutatingWebhookConfiguration "podtoken" and everything after it`) {
+		t.Errorf("error = %v", err)
+	}
+}

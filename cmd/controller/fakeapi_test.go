@@ -1,0 +1,476 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes/scheme"
+	"sigs.k8s.io/yaml"
+)
+
+// fakeAPI is an API server as far as the controller can tell: objects of any kind with lists, watches that begin with
+// the objects there are, server-side apply of whole objects, and selectors. It has no admission and no authorization.
+type fakeAPI struct {
+	*httptest.Server
+	mu       sync.Mutex
+	version  int
+	objects  map[string]map[string]fakeObject // resource, namespace/name
+	watchers map[*fakeWatcher]bool
+	requests map[string]int // "verb resource"
+	log      []string       // of requests that change something
+	// refuse, if set, returns a status for a request instead of an answer.
+	refuse func(verb, resource, key string) int
+}
+
+type fakeObject map[string]any
+
+type fakeWatcher struct {
+	resource string
+	selects  func(fakeObject) bool
+	events   chan string
+}
+
+func newFakeAPI(t *testing.T) *fakeAPI {
+	f := &fakeAPI{
+		version: 1, objects: map[string]map[string]fakeObject{}, watchers: map[*fakeWatcher]bool{}, requests: map[string]int{},
+	}
+	f.Server = httptest.NewServer(f)
+	t.Cleanup(func() {
+		f.CloseClientConnections()
+		f.Close()
+	})
+	return f
+}
+
+// kubeconfig writes a file that leads to the server.
+func (f *fakeAPI) kubeconfig(t *testing.T) string {
+	path := filepath.Join(t.TempDir(), "kubeconfig")
+	text := fmt.Sprintf(`{"apiVersion":"v1","kind":"Config","current-context":"x","contexts":[{"name":"x","context":{"cluster":"x","user":"x"}}],`+
+		`"clusters":[{"name":"x","cluster":{"server":%q}}],"users":[{"name":"x","user":{}}]}`, f.URL)
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func (o fakeObject) metadata() map[string]any {
+	m, ok := o["metadata"].(map[string]any)
+	if !ok {
+		m = map[string]any{}
+		o["metadata"] = m
+	}
+	return m
+}
+
+func (o fakeObject) text(field string) string {
+	text, _ := o.metadata()[field].(string)
+	return text
+}
+
+func (o fakeObject) key() string { return o.text("namespace") + "/" + o.text("name") }
+
+func (o fakeObject) json() string {
+	data, err := json.Marshal(o)
+	if err != nil {
+		panic(err)
+	}
+	return string(data)
+}
+
+// put stores an object and tells the watchers. The caller holds the lock.
+func (f *fakeAPI) put(resource string, o fakeObject) {
+	f.version++
+	o.metadata()["resourceVersion"] = strconv.Itoa(f.version)
+	if o.text("uid") == "" {
+		o.metadata()["uid"] = fmt.Sprintf("uid-%d", f.version)
+	}
+	if f.objects[resource] == nil {
+		f.objects[resource] = map[string]fakeObject{}
+	}
+	before, there := f.objects[resource][o.key()]
+	f.objects[resource][o.key()] = o
+	for w := range f.watchers {
+		if w.resource != resource {
+			continue
+		}
+		switch was, is := there && w.selects(before), w.selects(o); {
+		case is && was:
+			w.send("MODIFIED", o)
+		case is:
+			w.send("ADDED", o)
+		case was:
+			w.send("DELETED", o)
+		}
+	}
+}
+
+func (w *fakeWatcher) send(kind string, o fakeObject) {
+	w.events <- fmt.Sprintf(`{"type":%q,"object":%s}`+"\n", kind, o.json())
+}
+
+// remove deletes an object and tells the watchers. The caller holds the lock.
+func (f *fakeAPI) remove(resource, key string) {
+	o := f.objects[resource][key]
+	delete(f.objects[resource], key)
+	f.version++
+	o = maps.Clone(o)
+	o["metadata"] = maps.Clone(o.metadata())
+	o.metadata()["resourceVersion"] = strconv.Itoa(f.version)
+	for w := range f.watchers {
+		if w.resource == resource && w.selects(o) {
+			w.send("DELETED", o)
+		}
+	}
+}
+
+// add stores objects written in YAML, by resource.
+func (f *fakeAPI) add(t *testing.T, resource, text string) {
+	t.Helper()
+	var o fakeObject
+	if err := yaml.Unmarshal([]byte(text), &o); err != nil {
+		t.Fatal(err)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.put(resource, o)
+}
+
+// delete removes an object.
+func (f *fakeAPI) delete(resource, key string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.remove(resource, key)
+}
+
+// names returns the keys of a resource's objects, sorted.
+func (f *fakeAPI) names(resource string) []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Sorted(maps.Keys(f.objects[resource]))
+}
+
+// count returns how many objects a resource has.
+func (f *fakeAPI) count(resource string) int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.objects[resource])
+}
+
+// get returns the JSON of an object, "" if there is none.
+func (f *fakeAPI) get(resource, key string) string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if o, ok := f.objects[resource][key]; ok {
+		return o.json()
+	}
+	return ""
+}
+
+// uid returns that of an object.
+func (f *fakeAPI) uid(resource, key string) types.UID {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return types.UID(f.objects[resource][key].text("uid"))
+}
+
+// changes returns the requests that change one of the resources, in their order.
+func (f *fakeAPI) changes(resources ...string) []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var list []string
+	for _, line := range f.log {
+		if slices.Contains(resources, strings.Fields(line)[1]) {
+			list = append(list, line)
+		}
+	}
+	return list
+}
+
+// counts returns how many requests there were since the last call, by verb and resource.
+func (f *fakeAPI) counts() map[string]int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	counts := f.requests
+	f.requests = map[string]int{}
+	return counts
+}
+
+func (f *fakeAPI) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	// /api/v1/... or /apis/group/version/..., then namespaces/<namespace>/, then resource/name
+	parts := strings.Split(strings.Trim(r.URL.Path, "/"), "/")
+	if parts[0] == "api" {
+		parts = parts[2:]
+	} else {
+		parts = parts[3:]
+	}
+	namespace, name := "", ""
+	if parts[0] == "namespaces" && len(parts) > 2 {
+		namespace, parts = parts[1], parts[2:]
+	}
+	resource := parts[0]
+	if len(parts) > 1 {
+		name = parts[1]
+	}
+	verb := strings.ToLower(r.Method)
+	if verb == "get" && name == "" {
+		verb = "list"
+		if r.URL.Query().Get("watch") != "" {
+			verb = "watch"
+		}
+	}
+	key := namespace + "/" + name
+	f.mu.Lock()
+	f.requests[verb+" "+resource]++
+	if verb != "get" && verb != "list" && verb != "watch" {
+		f.log = append(f.log, verb+" "+resource+" "+key)
+	}
+	refuse := f.refuse
+	f.mu.Unlock()
+	w.Header().Set("Content-Type", "application/json")
+	if refuse != nil {
+		if code := refuse(verb, resource, key); code != 0 {
+			fail(w, code)
+			return
+		}
+	}
+	switch verb {
+	case "watch":
+		f.watch(w, r, resource)
+	case "list":
+		f.list(w, r, resource)
+	default:
+		f.change(w, r, verb, resource, key)
+	}
+}
+
+func fail(w http.ResponseWriter, code int) {
+	reason := map[int]string{404: "NotFound", 403: "Forbidden", 409: "Conflict", 410: "Expired", 422: "Invalid", 500: "InternalError"}[code]
+	w.WriteHeader(code)
+	_, _ = fmt.Fprintf(w, `{"kind":"Status","apiVersion":"v1","status":"Failure","code":%d,"reason":%q,"message":"%s (fake)"}`, code, reason, reason)
+}
+
+// selector returns what a list or watch selects.
+func selector(r *http.Request) func(fakeObject) bool {
+	byLabel, err := labels.Parse(r.URL.Query().Get("labelSelector"))
+	if err != nil {
+		panic(err)
+	}
+	byField, err := fields.ParseSelector(r.URL.Query().Get("fieldSelector"))
+	if err != nil {
+		panic(err)
+	}
+	return func(o fakeObject) bool {
+		set := labels.Set{}
+		given, _ := o.metadata()["labels"].(map[string]any)
+		for key, value := range given {
+			set[key] = fmt.Sprint(value)
+		}
+		return byLabel.Matches(set) && byField.Matches(fields.Set{"metadata.name": o.text("name")})
+	}
+}
+
+// partial returns the object as it was asked for.
+func partial(r *http.Request, o fakeObject) fakeObject {
+	if strings.Contains(r.Header.Get("Accept"), "as=PartialObjectMetadata") {
+		return fakeObject{"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata", "metadata": o["metadata"]}
+	}
+	return o
+}
+
+func (f *fakeAPI) list(w http.ResponseWriter, r *http.Request, resource string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	selects := selector(r)
+	var items []string
+	for _, key := range slices.Sorted(maps.Keys(f.objects[resource])) {
+		if o := f.objects[resource][key]; selects(o) && key > r.URL.Query().Get("continue") {
+			items = append(items, partial(r, o).json())
+		}
+	}
+	next := ""
+	if limit, _ := strconv.Atoi(r.URL.Query().Get("limit")); limit > 0 && limit < len(items) {
+		var last fakeObject
+		items = items[:limit]
+		if err := json.Unmarshal([]byte(items[limit-1]), &last); err != nil {
+			panic(err)
+		}
+		next = last.key()
+	}
+	kind, version := "List", "v1"
+	if strings.Contains(r.Header.Get("Accept"), "as=PartialObjectMetadataList") {
+		kind, version = "PartialObjectMetadataList", "meta.k8s.io/v1"
+	}
+	_, _ = fmt.Fprintf(w, `{"kind":%q,"apiVersion":%q,"metadata":{"resourceVersion":"%d","continue":%q},"items":[%s]}`,
+		kind, version, f.version, next, strings.Join(items, ","))
+}
+
+func (f *fakeAPI) watch(w http.ResponseWriter, r *http.Request, resource string) {
+	if r.URL.Query().Get("sendInitialEvents") != "true" {
+		fail(w, http.StatusGone) // The client lists anew, with the initial events.
+		return
+	}
+	f.mu.Lock()
+	watcher := &fakeWatcher{resource: resource, selects: selector(r), events: make(chan string, 100000)}
+	kind, version := "Pod", "v1"
+	for _, o := range f.objects[resource] {
+		if watcher.selects(o) {
+			watcher.send("ADDED", partial(r, o))
+		}
+		kind, version = fmt.Sprint(o["kind"]), fmt.Sprint(o["apiVersion"])
+	}
+	if resource != "pods" && len(f.objects[resource]) == 0 {
+		kind, version = bookmarkKind(resource)
+	}
+	bookmark := partial(r, fakeObject{"kind": kind, "apiVersion": version, "metadata": map[string]any{
+		"resourceVersion": strconv.Itoa(f.version), "annotations": map[string]any{"k8s.io/initial-events-end": "true"},
+	}})
+	watcher.send("BOOKMARK", bookmark)
+	f.watchers[watcher] = true
+	f.mu.Unlock()
+	defer func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		delete(f.watchers, watcher)
+	}()
+	flusher := w.(http.Flusher)
+	metadataOnly := strings.Contains(r.Header.Get("Accept"), "as=PartialObjectMetadata")
+	for {
+		select {
+		case <-r.Context().Done():
+			return
+		case event := <-watcher.events:
+			if metadataOnly {
+				event = onlyMetadata(event)
+			}
+			if _, err := io.WriteString(w, event); err != nil {
+				return
+			}
+			if len(watcher.events) == 0 {
+				flusher.Flush()
+			}
+		}
+	}
+}
+
+// onlyMetadata makes the object of an event a PartialObjectMetadata.
+func onlyMetadata(event string) string {
+	var e struct {
+		Type   string     `json:"type"`
+		Object fakeObject `json:"object"`
+	}
+	if err := json.Unmarshal([]byte(event), &e); err != nil {
+		panic(err)
+	}
+	e.Object = fakeObject{"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata", "metadata": e.Object["metadata"]}
+	data, err := json.Marshal(e)
+	if err != nil {
+		panic(err)
+	}
+	return string(data) + "\n"
+}
+
+// bookmarkKind is the kind of a resource without objects.
+func bookmarkKind(resource string) (kind, version string) {
+	switch resource {
+	case "roles":
+		return "Role", "rbac.authorization.k8s.io/v1"
+	case "rolebindings":
+		return "RoleBinding", "rbac.authorization.k8s.io/v1"
+	case "validatingadmissionpolicies":
+		return "ValidatingAdmissionPolicy", "admissionregistration.k8s.io/v1"
+	case "validatingadmissionpolicybindings":
+		return "ValidatingAdmissionPolicyBinding", "admissionregistration.k8s.io/v1"
+	default:
+		return "ServiceAccount", "v1"
+	}
+}
+
+// decode reads the body of a request. client-go writes some kinds as protobuf.
+func decode(body []byte) fakeObject {
+	if bytes.HasPrefix(body, []byte("k8s\x00")) {
+		object, _, err := scheme.Codecs.UniversalDeserializer().Decode(body, nil, nil)
+		if err != nil {
+			panic(err)
+		}
+		if body, err = json.Marshal(object); err != nil {
+			panic(err)
+		}
+	}
+	var sent fakeObject
+	if err := yaml.Unmarshal(body, &sent); err != nil {
+		panic(err)
+	}
+	return sent
+}
+
+// change answers requests about one object.
+func (f *fakeAPI) change(w http.ResponseWriter, r *http.Request, verb, resource, key string) {
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		panic(err)
+	}
+	var sent fakeObject
+	if len(body) > 0 {
+		sent = decode(body)
+	}
+	if verb == "post" {
+		key += sent.text("name")
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	there, exists := f.objects[resource][key]
+	if sent != nil && verb != "delete" {
+		sent.metadata()["namespace"], _, _ = strings.Cut(key, "/")
+	}
+	switch verb {
+	case "get":
+		if !exists {
+			fail(w, http.StatusNotFound)
+			return
+		}
+		_, _ = io.WriteString(w, partial(r, there).json())
+		return
+	case "delete":
+		uid := ""
+		if preconditions, ok := sent["preconditions"].(map[string]any); ok {
+			uid, _ = preconditions["uid"].(string)
+		}
+		switch {
+		case !exists:
+			fail(w, http.StatusNotFound)
+		case uid != "" && uid != there.text("uid"):
+			fail(w, http.StatusConflict)
+		default:
+			f.remove(resource, key)
+			_, _ = io.WriteString(w, `{"kind":"Status","apiVersion":"v1","status":"Success"}`)
+		}
+		return
+	case "patch":
+		uid := sent.text("uid")
+		if exists && !strings.Contains(r.URL.RawQuery, "force=true") && there.json() != "" && fmt.Sprint(there["rules"]) != fmt.Sprint(sent["rules"]) ||
+			uid != "" && uid != there.text("uid") {
+			fail(w, http.StatusConflict)
+			return
+		}
+		if exists {
+			sent.metadata()["uid"] = there.text("uid")
+		}
+	}
+	f.put(resource, sent)
+	_, _ = io.WriteString(w, sent.json())
+}

@@ -1,0 +1,192 @@
+package grant
+
+import (
+	"context"
+	"fmt"
+
+	rbacv1 "k8s.io/api/rbac/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+)
+
+// fieldManager owns what the controller applies.
+const fieldManager = client.FieldOwner("podtoken-controller")
+
+// foreignError is an object that is not ours in the place of one of ours.
+type foreignError struct{ kind, namespace, name string }
+
+func (e *foreignError) Error() string {
+	return fmt.Sprintf("%s %q in namespace %q is not podtoken's", e.kind, e.name, e.namespace)
+}
+
+// held returns what the server's objects give now, empty if they are not exactly a grant.
+func (o observed) held() content {
+	if o.role == nil || !o.isBinding(o.binding) {
+		return content{}
+	}
+	if c := contentOf(o.role); o.isRole(o.role, c) {
+		return c
+	}
+	return content{}
+}
+
+// withoutGuard returns what may be written while there is no guard: what is held and still wanted. Nothing new and
+// nothing repaired, because it cannot be known what a repair would give anew. Empty means to leave everything as it is.
+func withoutGuard(want, held content) content {
+	less := narrowed(want, held)
+	if len(less.lifetimes) == 0 || len(less.own) == 0 || (len(less.audiences) == 0 && len(want.audiences) > 0) {
+		return content{}
+	}
+	return less
+}
+
+// enforce makes the server's objects what is wanted, and returns what they give then. problem is that of the guard.
+func (r *Reconciler) enforce(ctx context.Context, a *account, o observed, want content, problem string) (result, content, error) {
+	if want.empty() {
+		return r.remove(ctx, a, o)
+	}
+	waiting := result{outcome: outcomeWaiting, reason: reasonGuardMissing}
+	if problem != "" {
+		held := o.held()
+		less := withoutGuard(want, held)
+		if less.empty() {
+			return waiting, held, nil
+		}
+		if less.gives(want) {
+			problem = "" // Nothing is missing.
+		}
+		want = less
+	}
+	done := result{outcome: outcomeUnchanged, reason: reasonUpToDate}
+	for _, write := range []func(context.Context, *account, observed, content) (bool, error){r.writeRole, r.writeBinding} {
+		wrote, err := write(ctx, a, o, want)
+		switch {
+		case err != nil:
+			return result{}, content{}, err
+		case wrote && (o.role == nil || o.binding == nil):
+			done = result{outcome: outcomeApplied, reason: reasonCreated}
+		case wrote:
+			done = result{outcome: outcomeApplied, reason: reasonChanged}
+		}
+	}
+	if done.outcome == outcomeApplied {
+		r.logger.Info("Grant applied", "reason", string(done.reason), "namespace", o.Namespace, "serviceAccount", o.Name,
+			"audiences", want.audiences, "lifetimes", want.lifetimes)
+	}
+	if problem != "" {
+		done = waiting
+	}
+	return done, want, nil
+}
+
+// remove deletes what there is: the RoleBinding first, so that nothing is bound to a Role that somebody could make anew.
+func (r *Reconciler) remove(ctx context.Context, a *account, o observed) (result, content, error) {
+	done := result{outcome: outcomeUnchanged, reason: reasonNotNeeded}
+	if o.binding != nil {
+		if err := r.delete(ctx, o.binding, "RoleBinding"); err != nil {
+			return result{}, content{}, err
+		}
+		a.binding = expectGone(o.binding.UID)
+		done.outcome = outcomeRemoved
+	}
+	if o.role != nil {
+		if err := r.delete(ctx, o.role, "Role"); err != nil {
+			return result{}, content{}, err
+		}
+		a.role = expectGone(o.role.UID)
+		done.outcome = outcomeRemoved
+	}
+	if done.outcome == outcomeRemoved {
+		r.logger.Info("Grant removed", "namespace", o.Namespace, "serviceAccount", o.Name)
+	}
+	return done, content{}, nil
+}
+
+// delete deletes exactly the object that was seen.
+func (r *Reconciler) delete(ctx context.Context, object client.Object, kind string) error {
+	uid := object.GetUID()
+	// A copy, because the client writes into what it gets, and this is the cache's.
+	name := &metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{Namespace: object.GetNamespace(), Name: object.GetName()}}
+	name.SetGroupVersionKind(rbacv1.SchemeGroupVersion.WithKind(kind))
+	err := r.writer.Delete(ctx, name, client.Preconditions{UID: &uid})
+	if err != nil && !apierrors.IsNotFound(err) {
+		return fmt.Errorf("deleting %s %q: %w", kind, object.GetName(), err)
+	}
+	return nil
+}
+
+// writeRole tells whether it wrote.
+func (r *Reconciler) writeRole(ctx context.Context, a *account, o observed, want content) (bool, error) {
+	current := o.role
+	if o.isRole(current, want) {
+		return false, nil
+	}
+	if current != nil && !o.owns(current) {
+		if err := r.delete(ctx, current, "Role"); err != nil {
+			return false, err
+		}
+		current = nil
+	}
+	role := o.owner.role(want)
+	if current != nil {
+		role.WithUID(current.UID)
+	}
+	if err := r.apply(ctx, o, role, current != nil, "Role"); err != nil {
+		return false, err
+	}
+	a.role = expectVersion(role.ResourceVersion)
+	return true, nil
+}
+
+// writeBinding tells whether it wrote.
+func (r *Reconciler) writeBinding(ctx context.Context, a *account, o observed, _ content) (bool, error) {
+	current := o.binding
+	if o.isBinding(current) {
+		return false, nil
+	}
+	if current != nil && (!o.owns(current) || current.RoleRef != o.roleRef()) { // roleRef is immutable
+		if err := r.delete(ctx, current, "RoleBinding"); err != nil {
+			return false, err
+		}
+		current = nil
+	}
+	binding := o.owner.binding()
+	if current != nil {
+		binding.WithUID(current.UID)
+	}
+	if err := r.apply(ctx, o, binding, current != nil, "RoleBinding"); err != nil {
+		return false, err
+	}
+	a.binding = expectVersion(binding.ResourceVersion)
+	return true, nil
+}
+
+// apply writes one object of ours.
+//
+// One that exists is written whatever others did to it; the uid in it makes sure that it is the one that was seen. One
+// that the cache does not have is written without force: that takes nothing from another field manager, and our own
+// admission policy refuses it where there is an object without our label. Then the object that is there tells why.
+func (r *Reconciler) apply(ctx context.Context, o observed, object runtime.ApplyConfiguration, exists bool, kind string) error {
+	if exists {
+		if err := r.writer.Apply(ctx, object, fieldManager, client.ForceOwnership); err != nil {
+			return fmt.Errorf("changing %s %q: %w", kind, nameOf(o.Name), err)
+		}
+		return nil
+	}
+	err := r.writer.Apply(ctx, object, fieldManager)
+	if err == nil {
+		return nil
+	}
+	wrapped := fmt.Errorf("creating %s %q: %w", kind, nameOf(o.Name), err)
+	if !apierrors.IsConflict(err) && !apierrors.IsForbidden(err) && !apierrors.IsInvalid(err) && !apierrors.IsAlreadyExists(err) {
+		return wrapped
+	}
+	there := &metav1.PartialObjectMetadata{}
+	there.SetGroupVersionKind(rbacv1.SchemeGroupVersion.WithKind(kind))
+	if err := r.live.Get(ctx, client.ObjectKey{Namespace: o.Namespace, Name: nameOf(o.Name)}, there); err != nil || labelled(there) {
+		return wrapped // Not there, or ours and not in the cache yet: the next attempt knows more.
+	}
+	return &foreignError{kind: kind, namespace: o.Namespace, name: nameOf(o.Name)}
+}

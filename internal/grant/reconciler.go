@@ -1,0 +1,265 @@
+package grant
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/podtoken/podtoken/internal/policy"
+	"github.com/podtoken/podtoken/pkg/api"
+)
+
+// conflictInterval is how often to look whether somebody else's object is still in the way: the cache does not see it.
+const conflictInterval = time.Minute
+
+// Reconciler makes the grant of one ServiceAccount what it should be.
+type Reconciler struct {
+	// cache reads what CacheOptions describes; live reads from the API server; writer writes.
+	cache  client.Reader
+	live   client.Reader
+	writer client.Writer
+
+	policy       func() *policy.Policy
+	audiences    func() []string
+	removalDelay time.Duration
+
+	guard    *guard
+	accounts *accounts
+	recorder Recorder
+	metrics  *metrics
+	logger   *slog.Logger
+}
+
+// observed is what the caches know about one ServiceAccount.
+type observed struct {
+	owner
+	// exists: there is a ServiceAccount, so that uid is known.
+	exists  bool
+	pods    []corev1.Pod
+	role    *rbacv1.Role
+	binding *rbacv1.RoleBinding
+}
+
+// result of a reconciliation.
+type result struct {
+	outcome outcome
+	reason  reason
+	again   time.Duration
+}
+
+// Reconcile implements reconcile.Reconciler.
+func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
+	done, err := r.reconcile(ctx, request.NamespacedName)
+	if err != nil {
+		done = result{outcome: outcomeError, reason: reasonAPI}
+		err = fmt.Errorf("reconciling the grant of ServiceAccount %q in namespace %q: %w", request.Name, request.Namespace, err)
+	}
+	r.metrics.reconciles.WithLabelValues(string(done.outcome), string(done.reason)).Inc()
+	r.logger.Debug("ServiceAccount looked at", "outcome", string(done.outcome), "reason", string(done.reason),
+		"namespace", request.Namespace, "serviceAccount", request.Name)
+	return reconcile.Result{RequeueAfter: done.again}, err
+}
+
+func (r *Reconciler) reconcile(ctx context.Context, name types.NamespacedName) (result, error) {
+	o, err := r.observe(ctx, name)
+	if err != nil {
+		return result{}, err
+	}
+	if len(o.pods) == 0 && o.role == nil && o.binding == nil {
+		r.accounts.forget(name)
+		return result{outcome: outcomeUnchanged, reason: reasonNotNeeded}, nil
+	}
+	if !o.exists {
+		// Its grant goes with it, and its coming is an event.
+		return result{outcome: outcomeWaiting, reason: reasonServiceAccountMissing}, nil
+	}
+	a := r.accounts.get(name)
+	if now := time.Now(); !a.role.met(o.role, o.role != nil, now) || !a.binding.met(o.binding, o.binding != nil, now) {
+		// The event that shows it comes in a moment, and makes us look again.
+		return result{outcome: outcomeWaiting, reason: reasonCache, again: expectationLimit}, nil
+	}
+	a.role, a.binding = expectation{}, expectation{}
+	a.keepOnly(o.pods)
+
+	rules := check{policy: r.policy(), own: set(r.audiences()), owner: o.owner}
+	claims := r.judge(a, o.pods, rules)
+	s := situation{
+		declared: claims.tokens(),
+		own:      rules.own,
+		rbac:     rules.policy.RBAC(o.Namespace),
+		allowed:  rules.allowed,
+		delay:    r.removalDelay,
+		now:      time.Now(),
+	}
+	if o.role != nil && o.owns(o.role) {
+		s.current = contentOf(o.role)
+	}
+	want, again := a.unneeded.desired(s)
+
+	problem := r.guard.problem(ctx)
+	done, granted, err := r.enforce(ctx, a, o, want, problem)
+	var foreign *foreignError
+	switch {
+	case errors.As(err, &foreign):
+		for _, claim := range claims {
+			r.tell(a, claim.pod, EventGrantConflict, conflictText(foreign))
+		}
+		return result{outcome: outcomeWaiting, reason: reasonConflict, again: conflictInterval}, nil
+	case apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause):
+		return result{outcome: outcomeWaiting, reason: reasonNamespaceTerminating}, nil
+	case err != nil:
+		return result{}, err
+	}
+	if a.refused > 0 && len(claims) == 0 && done.reason == reasonNotNeeded {
+		done.reason = reasonRefused
+	}
+	for _, claim := range claims {
+		state := a.state(claim.pod)
+		switch {
+		case granted.covers(claim.tokens, s.rbac):
+			if done.outcome == outcomeApplied && !state.granted {
+				r.metrics.delay.Observe(time.Since(claim.pod.CreationTimestamp.Time).Seconds())
+			}
+			state.granted = true
+			a.forgive(state)
+		case problem != "":
+			r.tell(a, claim.pod, EventGuardMissing, guardText(problem))
+		}
+	}
+	done.again = again
+	return done, nil
+}
+
+// observe reads the caches.
+func (r *Reconciler) observe(ctx context.Context, name types.NamespacedName) (observed, error) {
+	o := observed{owner: owner{NamespacedName: name}}
+	var pods corev1.PodList
+	if err := r.cache.List(ctx, &pods, client.InNamespace(name.Namespace), client.MatchingFields{podsByServiceAccount: name.Name}); err != nil {
+		return o, fmt.Errorf("listing pods: %w", err)
+	}
+	o.pods = pods.Items
+
+	key := client.ObjectKey{Namespace: name.Namespace, Name: nameOf(name.Name)}
+	role, binding := &rbacv1.Role{}, &rbacv1.RoleBinding{}
+	switch err := r.cache.Get(ctx, key, role); {
+	case err == nil:
+		o.role = role
+	case !apierrors.IsNotFound(err):
+		return o, fmt.Errorf("reading Role %q: %w", key.Name, err)
+	}
+	switch err := r.cache.Get(ctx, key, binding); {
+	case err == nil:
+		o.binding = binding
+	case !apierrors.IsNotFound(err):
+		return o, fmt.Errorf("reading RoleBinding %q: %w", key.Name, err)
+	}
+	account := serviceAccount()
+	switch err := r.cache.Get(ctx, name, account); {
+	case err == nil:
+		o.exists, o.uid = true, account.UID
+	case !apierrors.IsNotFound(err):
+		return o, fmt.Errorf("reading the ServiceAccount: %w", err)
+	}
+	return o, nil
+}
+
+// check asks the policy on behalf of one ServiceAccount.
+type check struct {
+	owner
+	policy *policy.Policy
+	own    []string
+}
+
+func (c check) refusal(tokens []api.TokenSpec) *policy.Refusal {
+	return c.policy.Check(policy.Request{
+		Namespace: c.Namespace, ServiceAccount: c.Name, Tokens: tokens, APIServerAudiences: c.own,
+	})
+}
+
+// allowed asks about one audience and one lifetime.
+func (c check) allowed(audience string, lifetime int64) bool {
+	return c.refusal([]api.TokenSpec{{
+		Name: api.DefaultTokenName, Audiences: []string{audience}, ExpirationSeconds: lifetime,
+		Path: api.DefaultTokenName, Mode: "0400", RefreshAtPercent: api.DefaultRefreshAtPercent,
+	}}) == nil
+}
+
+// claim is a pod that counts.
+type claim struct {
+	pod    *corev1.Pod
+	tokens []api.TokenSpec
+}
+
+type claims []claim
+
+func (c claims) tokens() []api.TokenSpec {
+	var all []api.TokenSpec
+	for _, one := range c {
+		all = append(all, one.tokens...)
+	}
+	return all
+}
+
+// judge returns the pods that count: they have not ended, they declare tokens, and the policy allows all of them. It
+// tells the others that the policy refuses them. Most pods of a ServiceAccount declare the same, which is judged once.
+func (r *Reconciler) judge(a *account, pods []corev1.Pod, rules check) claims {
+	type verdict struct {
+		tokens  []api.TokenSpec
+		refused string
+	}
+	verdicts := map[string]verdict{}
+	var counting claims
+	refused := 0
+	for i := range pods {
+		pod := &pods[i]
+		args, ok := sidecarArguments(pod)
+		if !ok || finished(pod) {
+			continue
+		}
+		key := strings.Join(args, "\x00")
+		v, known := verdicts[key]
+		if !known {
+			tokens, err := declarations(args)
+			v.tokens = tokens
+			if err != nil {
+				v.refused = fmt.Sprintf("container %q cannot be understood: %v", api.ContainerName, err)
+			} else if refusal := rules.refusal(tokens); refusal != nil {
+				v.refused = refusal.Message
+			}
+			verdicts[key] = v
+		}
+		if v.refused != "" {
+			refused++
+			r.tell(a, pod, EventGrantRefused, v.refused)
+			continue
+		}
+		counting = append(counting, claim{pod: pod, tokens: v.tokens})
+	}
+	r.accounts.setRefused(a, refused)
+	return counting
+}
+
+// countRoles returns how many grants there are.
+func (r *Reconciler) countRoles(ctx context.Context) int {
+	var roles rbacv1.RoleList
+	if err := r.cache.List(ctx, &roles); err != nil {
+		return 0 // The cache is not filled yet.
+	}
+	count := 0
+	for i := range roles.Items {
+		if _, ok := serviceAccountOfGrant(&roles.Items[i]); ok {
+			count++
+		}
+	}
+	return count
+}
