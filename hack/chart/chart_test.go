@@ -13,6 +13,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 
@@ -101,7 +102,7 @@ func TestMutatingWebhookConfiguration(t *testing.T) {
 // TestConfiguration feeds the ConfigMap to the parser of its consumer.
 func TestConfiguration(t *testing.T) {
 	eachFile(t, func(t *testing.T, path string) {
-		configMap := one[*corev1.ConfigMap](t, decode(t, path))
+		configMap := named[*corev1.ConfigMap](t, decode(t, path), "podtoken-webhook")
 		cfg, err := mutate.ParseConfig([]byte(configMap.Data["config.yaml"]))
 		if err != nil {
 			t.Fatal(err)
@@ -115,7 +116,7 @@ func TestConfiguration(t *testing.T) {
 // TestDefaultsAreTheProgramsDefaults: what the chart writes out is what the webhook does without being told.
 func TestDefaultsAreTheProgramsDefaults(t *testing.T) {
 	objects := decode(t, filepath.Join(root, "charts/podtoken/golden/default.yaml"))
-	got, err := mutate.ParseConfig([]byte(one[*corev1.ConfigMap](t, objects).Data["config.yaml"]))
+	got, err := mutate.ParseConfig([]byte(named[*corev1.ConfigMap](t, objects, "podtoken-webhook").Data["config.yaml"]))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -133,51 +134,83 @@ func TestDefaultsAreTheProgramsDefaults(t *testing.T) {
 func TestReferences(t *testing.T) {
 	eachFile(t, func(t *testing.T, path string) {
 		objects := decode(t, path)
-		deployment := one[*appsv1.Deployment](t, objects)
-		spec := deployment.Spec.Template.Spec
-		podLabels := labels.Set(deployment.Spec.Template.Labels)
-		service := one[*corev1.Service](t, objects)
-
-		for name, selector := range map[string]*metav1.LabelSelector{
-			"Deployment":          deployment.Spec.Selector,
-			"PodDisruptionBudget": one[*policyv1.PodDisruptionBudget](t, objects).Spec.Selector,
-			"Service":             {MatchLabels: service.Spec.Selector},
-			"first spread":        spec.TopologySpreadConstraints[0].LabelSelector,
-			"second spread":       spec.TopologySpreadConstraints[1].LabelSelector,
+		for name, wantPorts := range map[string]map[int32]int32{
+			"podtoken-webhook": {443: 9443, 8080: 8080}, "podtoken-controller": {8080: 8080},
 		} {
-			if parsed, err := metav1.LabelSelectorAsSelector(selector); err != nil || parsed.Empty() || !parsed.Matches(podLabels) {
-				t.Errorf("%s: selector %v does not select the pods with %v (%v)", name, selector, podLabels, err)
+			deployment := named[*appsv1.Deployment](t, objects, name)
+			spec := deployment.Spec.Template.Spec
+			podLabels := labels.Set(deployment.Spec.Template.Labels)
+			service := named[*corev1.Service](t, objects, name)
+			for what, selector := range map[string]*metav1.LabelSelector{
+				"Deployment":          deployment.Spec.Selector,
+				"PodDisruptionBudget": named[*policyv1.PodDisruptionBudget](t, objects, name).Spec.Selector,
+				"Service":             {MatchLabels: service.Spec.Selector},
+				"first spread":        spec.TopologySpreadConstraints[0].LabelSelector,
+				"second spread":       spec.TopologySpreadConstraints[1].LabelSelector,
+			} {
+				if parsed, err := metav1.LabelSelectorAsSelector(selector); err != nil || parsed.Empty() || !parsed.Matches(podLabels) {
+					t.Errorf("%s of %s: selector %v does not select the pods with %v (%v)", what, name, selector, podLabels, err)
+				}
+			}
+			ports := map[string]int32{}
+			for _, port := range spec.Containers[0].Ports {
+				ports[port.Name] = port.ContainerPort
+			}
+			got := map[int32]int32{}
+			for _, port := range service.Spec.Ports {
+				got[port.Port] = ports[port.TargetPort.StrVal]
+			}
+			if diff := cmp.Diff(wantPorts, got); diff != "" {
+				t.Errorf("ports of the Service to ports of the container (-want +got):\n%s", diff)
 			}
 		}
-		if got := one[*corev1.ServiceAccount](t, objects).Name; got != spec.ServiceAccountName {
-			t.Errorf("the ServiceAccount is %q, the pods use %q", got, spec.ServiceAccountName)
+		for _, template := range podTemplates(objects) {
+			named[*corev1.ServiceAccount](t, objects, template.Spec.ServiceAccountName)
+			for _, configMap := range configMapsOf(template.Spec) {
+				named[*corev1.ConfigMap](t, objects, configMap)
+			}
 		}
-		if got := one[*corev1.ConfigMap](t, objects).Name; got != spec.Volumes[1].ConfigMap.Name {
-			t.Errorf("the ConfigMap is %q, the pods use %q", got, spec.Volumes[1].ConfigMap.Name)
+		for _, binding := range all[*rbacv1.ClusterRoleBinding](objects) {
+			named[*rbacv1.ClusterRole](t, objects, binding.RoleRef.Name)
+			named[*corev1.ServiceAccount](t, objects, binding.Subjects[0].Name)
 		}
-		ports := map[string]int32{}
-		for _, port := range spec.Containers[0].Ports {
-			ports[port.Name] = port.ContainerPort
+		for _, binding := range all[*rbacv1.RoleBinding](objects) {
+			named[*rbacv1.Role](t, objects, binding.RoleRef.Name)
+			named[*corev1.ServiceAccount](t, objects, binding.Subjects[0].Name)
 		}
-		got := map[int32]int32{}
-		for _, port := range service.Spec.Ports {
-			got[port.Port] = ports[port.TargetPort.StrVal]
-		}
-		if diff := cmp.Diff(map[int32]int32{443: 9443, 8080: 8080}, got); diff != "" {
-			t.Errorf("ports of the Service to ports of the container (-want +got):\n%s", diff)
-		}
-
 		for _, object := range objects {
-			_, isNamespace := object.(*corev1.Namespace)
-			_, isWebhook := object.(*admissionregistrationv1.MutatingWebhookConfiguration)
-			if !isNamespace && !isWebhook && object.GetNamespace() != "podtoken-system" {
-				t.Errorf("%T %s is in namespace %q", object, object.GetName(), object.GetNamespace())
+			wantNamespace := "podtoken-system"
+			switch object.(type) {
+			case *corev1.Namespace, *admissionregistrationv1.MutatingWebhookConfiguration, *rbacv1.ClusterRole, *rbacv1.ClusterRoleBinding,
+				*admissionregistrationv1.ValidatingAdmissionPolicy, *admissionregistrationv1.ValidatingAdmissionPolicyBinding:
+				wantNamespace = ""
+			}
+			if object.GetNamespace() != wantNamespace {
+				t.Errorf("%T %s is in namespace %q, want %q", object, object.GetName(), object.GetNamespace(), wantNamespace)
 			}
 			if object.GetLabels()["app.kubernetes.io/part-of"] != "podtoken" {
 				t.Errorf("%T %s has labels %v", object, object.GetName(), object.GetLabels())
 			}
 		}
 	}, golden, install)
+}
+
+// configMapsOf returns the names of the ConfigMaps that a pod mounts.
+func configMapsOf(spec corev1.PodSpec) []string {
+	var names []string
+	for _, volume := range spec.Volumes {
+		if volume.ConfigMap != nil {
+			names = append(names, volume.ConfigMap.Name)
+		}
+		if volume.Projected != nil {
+			for _, source := range volume.Projected.Sources {
+				if source.ConfigMap != nil {
+					names = append(names, source.ConfigMap.Name)
+				}
+			}
+		}
+	}
+	return names
 }
 
 // TestCertificates follows the chain from what API servers trust to what the webhook serves.
@@ -202,14 +235,14 @@ func TestCertificates(t *testing.T) {
 		if leaf == nil {
 			t.Fatal("there is no certificate podtoken-webhook-tls")
 		}
-		service := one[*corev1.Service](t, objects)
+		service := named[*corev1.Service](t, objects, "podtoken-webhook")
 		if want := []string{service.Name + "." + service.Namespace + ".svc"}; !slices.Equal(leaf.Spec.DNSNames, want) {
 			t.Errorf("the certificate is for %q, want %q", leaf.Spec.DNSNames, want)
 		}
 		if leaf.Spec.PrivateKey.RotationPolicy != "Always" {
 			t.Errorf("the leaf's key is rotated %q", leaf.Spec.PrivateKey.RotationPolicy)
 		}
-		volume := one[*appsv1.Deployment](t, objects).Spec.Template.Spec.Volumes[0].Secret
+		volume := named[*appsv1.Deployment](t, objects, "podtoken-webhook").Spec.Template.Spec.Volumes[0].Secret
 		if volume.SecretName != leaf.Spec.SecretName {
 			t.Errorf("the certificate is in Secret %q, the pods mount %q", leaf.Spec.SecretName, volume.SecretName)
 		}
@@ -245,17 +278,17 @@ func TestCertificates(t *testing.T) {
 func TestWebhookPods(t *testing.T) {
 	eachFile(t, func(t *testing.T, path string) {
 		objects := decode(t, path)
-		deployment := one[*appsv1.Deployment](t, objects)
+		deployment := named[*appsv1.Deployment](t, objects, "podtoken-webhook")
 		spec := deployment.Spec.Template.Spec
 		container := spec.Containers[0]
 
 		if *deployment.Spec.Replicas < 2 || deployment.Spec.Strategy.RollingUpdate.MaxUnavailable.IntValue() != 0 {
 			t.Errorf("an update takes webhooks away: %+v of %d", deployment.Spec.Strategy, *deployment.Spec.Replicas)
 		}
-		if one[*policyv1.PodDisruptionBudget](t, objects).Spec.MinAvailable != nil {
+		if named[*policyv1.PodDisruptionBudget](t, objects, "podtoken-webhook").Spec.MinAvailable != nil {
 			t.Error("the PodDisruptionBudget would block the drain of a single replica")
 		}
-		for _, account := range []*bool{spec.AutomountServiceAccountToken, one[*corev1.ServiceAccount](t, objects).AutomountServiceAccountToken} {
+		for _, account := range []*bool{spec.AutomountServiceAccountToken, named[*corev1.ServiceAccount](t, objects, "podtoken-webhook").AutomountServiceAccountToken} {
 			if account == nil || *account {
 				t.Error("the webhook has an API credential")
 			}
@@ -294,12 +327,16 @@ func TestWebhookPods(t *testing.T) {
 	}, golden, install)
 }
 
-// TestInstallManifest: install.yaml is the default render with a namespace on top, and not said to be Helm's.
+// TestInstallManifest: install.yaml is the default render with a namespace on top, without hooks, and not said to be Helm's.
 func TestInstallManifest(t *testing.T) {
 	const managedBy = "app.kubernetes.io/managed-by"
-	fromHelm := decode(t, filepath.Join(root, "charts/podtoken/golden/default.yaml"))
-	for _, object := range fromHelm {
+	var fromHelm objects
+	for _, object := range decode(t, filepath.Join(root, "charts/podtoken/golden/default.yaml")) {
+		if object.GetAnnotations()["helm.sh/hook"] != "" {
+			continue // kubectl would run it at once: the only hook is the one of the uninstallation
+		}
 		delete(object.GetLabels(), managedBy)
+		fromHelm = append(fromHelm, object)
 	}
 	manifest := decode(t, filepath.Join(root, install))
 	namespace, ok := manifest[0].(*corev1.Namespace)
@@ -352,11 +389,11 @@ func TestImageReferences(t *testing.T) {
 	}
 	eachFile(t, func(t *testing.T, path string) {
 		objects := decode(t, path)
-		cfg, err := mutate.ParseConfig([]byte(one[*corev1.ConfigMap](t, objects).Data["config.yaml"]))
+		cfg, err := mutate.ParseConfig([]byte(named[*corev1.ConfigMap](t, objects, "podtoken-webhook").Data["config.yaml"]))
 		if err != nil {
 			t.Fatal(err)
 		}
-		got := [2]string{one[*appsv1.Deployment](t, objects).Spec.Template.Spec.Containers[0].Image, cfg.Sidecar.Image}
+		got := [2]string{named[*appsv1.Deployment](t, objects, "podtoken-webhook").Spec.Template.Spec.Containers[0].Image, cfg.Sidecar.Image}
 		if got != want[filepath.Base(path)] {
 			t.Errorf("got %q, want %q", got, want[filepath.Base(path)])
 		}

@@ -11,25 +11,37 @@ import (
 	"testing"
 
 	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
 )
 
-// TestFlagsAreKnown: the webhook refuses to start with a flag that it does not know. A main package cannot be imported,
+// TestFlagsAreKnown: the programs refuse to start with a flag that they do not know. A main package cannot be imported,
 // so its flags are read from the source.
 func TestFlagsAreKnown(t *testing.T) {
-	known := flagsOf(t, "cmd/webhook")
-	if len(known) < 3 {
-		t.Fatalf("found only the flags %q in cmd/webhook", known)
-	}
-	eachFile(t, func(t *testing.T, path string) {
-		seen := map[string]bool{}
-		for _, arg := range one[*appsv1.Deployment](t, decode(t, path)).Spec.Template.Spec.Containers[0].Args {
-			name, value, _ := strings.Cut(strings.TrimPrefix(arg, "--"), "=")
-			if !slices.Contains(known, name) || value == "" || seen[name] {
-				t.Errorf("argument %q: want --flag=value, once each, with the flags %q", arg, known)
-			}
-			seen[name] = true
+	for component, mayBeEmpty := range map[string]string{"webhook": "", "controller": "guard"} {
+		known := flagsOf(t, "cmd/"+component)
+		if len(known) < 3 {
+			t.Fatalf("found only the flags %q in cmd/%s", known, component)
 		}
-	}, golden, install)
+		check := func(t *testing.T, args []string) {
+			seen := map[string]bool{}
+			for _, arg := range args {
+				name, value, _ := strings.Cut(strings.TrimPrefix(arg, "--"), "=")
+				if !slices.Contains(known, name) || value == "" && name != mayBeEmpty || seen[name] {
+					t.Errorf("argument %q: want --flag=value, once each, with the flags %q", arg, known)
+				}
+				seen[name] = true
+			}
+		}
+		eachFile(t, func(t *testing.T, path string) {
+			objects := decode(t, path)
+			check(t, named[*appsv1.Deployment](t, objects, "podtoken-"+component).Spec.Template.Spec.Containers[0].Args)
+			for _, job := range all[*batchv1.Job](objects) {
+				if args := job.Spec.Template.Spec.Containers[0].Args; component == "controller" {
+					check(t, args[1:])
+				}
+			}
+		}, golden, install)
+	}
 }
 
 // flagsOf returns the names in calls like fs.StringVar(&variable, "name", ...).

@@ -66,20 +66,24 @@ type objects []metav1.Object
 
 // kinds has every kind that the chart and the manifests may contain.
 var kinds = map[string]func() metav1.Object{
-	"v1/Namespace":                             func() metav1.Object { return &corev1.Namespace{} },
-	"v1/Pod":                                   func() metav1.Object { return &corev1.Pod{} },
-	"v1/ServiceAccount":                        func() metav1.Object { return &corev1.ServiceAccount{} },
-	"v1/Service":                               func() metav1.Object { return &corev1.Service{} },
-	"v1/ConfigMap":                             func() metav1.Object { return &corev1.ConfigMap{} },
-	"apps/v1/Deployment":                       func() metav1.Object { return &appsv1.Deployment{} },
-	"batch/v1/Job":                             func() metav1.Object { return &batchv1.Job{} },
-	"batch/v1/CronJob":                         func() metav1.Object { return &batchv1.CronJob{} },
-	"policy/v1/PodDisruptionBudget":            func() metav1.Object { return &policyv1.PodDisruptionBudget{} },
-	"rbac.authorization.k8s.io/v1/Role":        func() metav1.Object { return &rbacv1.Role{} },
-	"rbac.authorization.k8s.io/v1/RoleBinding": func() metav1.Object { return &rbacv1.RoleBinding{} },
-	"admissionregistration.k8s.io/v1/MutatingWebhookConfiguration": func() metav1.Object { return &admissionregistrationv1.MutatingWebhookConfiguration{} },
-	"cert-manager.io/v1/Certificate":                               func() metav1.Object { return &certificate{} },
-	"cert-manager.io/v1/Issuer":                                    func() metav1.Object { return &issuer{} },
+	"v1/Namespace":                                    func() metav1.Object { return &corev1.Namespace{} },
+	"v1/Pod":                                          func() metav1.Object { return &corev1.Pod{} },
+	"v1/ServiceAccount":                               func() metav1.Object { return &corev1.ServiceAccount{} },
+	"v1/Service":                                      func() metav1.Object { return &corev1.Service{} },
+	"v1/ConfigMap":                                    func() metav1.Object { return &corev1.ConfigMap{} },
+	"apps/v1/Deployment":                              func() metav1.Object { return &appsv1.Deployment{} },
+	"batch/v1/Job":                                    func() metav1.Object { return &batchv1.Job{} },
+	"batch/v1/CronJob":                                func() metav1.Object { return &batchv1.CronJob{} },
+	"policy/v1/PodDisruptionBudget":                   func() metav1.Object { return &policyv1.PodDisruptionBudget{} },
+	"rbac.authorization.k8s.io/v1/Role":               func() metav1.Object { return &rbacv1.Role{} },
+	"rbac.authorization.k8s.io/v1/RoleBinding":        func() metav1.Object { return &rbacv1.RoleBinding{} },
+	"rbac.authorization.k8s.io/v1/ClusterRole":        func() metav1.Object { return &rbacv1.ClusterRole{} },
+	"rbac.authorization.k8s.io/v1/ClusterRoleBinding": func() metav1.Object { return &rbacv1.ClusterRoleBinding{} },
+	"admissionregistration.k8s.io/v1/ValidatingAdmissionPolicy":        func() metav1.Object { return &admissionregistrationv1.ValidatingAdmissionPolicy{} },
+	"admissionregistration.k8s.io/v1/ValidatingAdmissionPolicyBinding": func() metav1.Object { return &admissionregistrationv1.ValidatingAdmissionPolicyBinding{} },
+	"admissionregistration.k8s.io/v1/MutatingWebhookConfiguration":     func() metav1.Object { return &admissionregistrationv1.MutatingWebhookConfiguration{} },
+	"cert-manager.io/v1/Certificate":                                   func() metav1.Object { return &certificate{} },
+	"cert-manager.io/v1/Issuer":                                        func() metav1.Object { return &issuer{} },
 }
 
 // decode reads a file of YAML documents strictly: a field that its kind does not have is an error.
@@ -152,6 +156,18 @@ func one[T metav1.Object](t *testing.T, from objects) T {
 		t.Fatalf("got %d objects of type %T, want 1", len(found), *new(T))
 	}
 	return found[0]
+}
+
+// named returns the object of a type and name.
+func named[T metav1.Object](t *testing.T, from objects, name string) T {
+	t.Helper()
+	for _, object := range all[T](from) {
+		if object.GetName() == name {
+			return object
+		}
+	}
+	t.Fatalf("there is no %T %q", *new(T), name)
+	panic("unreachable")
 }
 
 // podTemplates returns every pod or pod template, with its metadata.

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Renders what is generated from charts/podtoken: golden/*.yaml (one per ci/*-values.yaml), the table of values in its
-# README.md, and manifests/install.yaml. With --check it changes nothing and fails when one of them is out of date.
+# README.md, manifests/install.yaml and manifests/guard-static.yaml. With --check it changes nothing and fails when one of them is out of date.
 #
 # Needs helm 4 ($HELM, or helm in PATH) and go.
 set -eu
@@ -57,9 +57,19 @@ done
 		    app.kubernetes.io/part-of: podtoken
 		    pod-security.kubernetes.io/enforce: restricted
 	EOF
-	# Helm does not manage what is applied without it.
-	render | sed '/^ *app\.kubernetes\.io\/managed-by: Helm$/d'
+	# Helm does not manage what is applied without it; its hooks would run at once.
+	render --no-hooks | sed '/^ *app\.kubernetes\.io\/managed-by: Helm$/d'
 } >"$out/manifests/install.yaml"
+
+{
+	cat <<-'EOF'
+		# Generated from charts/podtoken by hack/chart/render.sh (make generate). Do not edit.
+		#
+		# The guard as every API server loads it from its own disk (--admission-control-config-file, staticManifestsDir of the
+		# plugin ValidatingAdmissionPolicy): see docs/security.md. Install the chart with guard.static=true then.
+	EOF
+	render --set guard.static=true --show-only templates/guard.yaml | sed '1,/^  podtoken-guard.yaml: |$/d; s/^    //'
+} >"$out/manifests/guard-static.yaml"
 
 go run ./hack/chart "$chart/values.yaml" "$chart/README.md" >"$out/$chart/README.md"
 
@@ -67,12 +77,12 @@ if [ "$mode" != --check ]; then
 	rm -f "$chart"/golden/*.yaml
 	cp "$out/$chart"/golden/*.yaml "$chart/golden/"
 	cp "$out/$chart/README.md" "$chart/README.md"
-	cp "$out/manifests/install.yaml" manifests/install.yaml
+	cp "$out"/manifests/*.yaml manifests/
 	exit 0
 fi
 
 stale=0
-for path in "$chart/golden" "$chart/README.md" manifests/install.yaml; do
+for path in "$chart/golden" "$chart/README.md" manifests/install.yaml manifests/guard-static.yaml; do
 	diff -ru "$path" "$out/$path" || stale=1
 done
 if [ "$stale" != 0 ]; then

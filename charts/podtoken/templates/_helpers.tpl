@@ -7,30 +7,98 @@
 {{- end -}}
 {{- end -}}
 
-{{/* Name of everything that belongs to the webhook. */}}
+{{/* Names of everything that belongs to the webhook, and to the controller. */}}
 {{- define "podtoken.webhook.name" -}}
 {{- printf "%s-webhook" (include "podtoken.fullname" .) -}}
 {{- end -}}
-
-{{/* Labels that select the webhook's pods. A Deployment's selector is immutable: never change them. */}}
-{{- define "podtoken.webhook.selectorLabels" -}}
-app.kubernetes.io/name: podtoken
-app.kubernetes.io/instance: {{ .Release.Name }}
-app.kubernetes.io/component: webhook
+{{- define "podtoken.controller.name" -}}
+{{- printf "%s-controller" (include "podtoken.fullname" .) -}}
 {{- end -}}
 
-{{/* Labels of the webhook's pods: none that would replace the pods when only the chart changes. */}}
-{{- define "podtoken.webhook.podLabels" -}}
-{{ include "podtoken.webhook.selectorLabels" . }}
-app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+{{/* User name of the controller: what the guard of the controller looks for. */}}
+{{- define "podtoken.controller.user" -}}
+{{- printf "system:serviceaccount:%s:%s" .Release.Namespace (include "podtoken.controller.name" .) -}}
+{{- end -}}
+
+{{/*
+The templates of labels take (list $ "component").
+
+Labels that select the pods of a component. A Deployment's selector is immutable: never change them.
+*/}}
+{{- define "podtoken.selectorLabels" -}}
+app.kubernetes.io/name: podtoken
+app.kubernetes.io/instance: {{ (index . 0).Release.Name }}
+app.kubernetes.io/component: {{ index . 1 }}
+{{- end -}}
+
+{{/* Labels of a component's pods: none that would replace the pods when only the chart changes. */}}
+{{- define "podtoken.podLabels" -}}
+{{ include "podtoken.selectorLabels" . }}
+app.kubernetes.io/version: {{ (index . 0).Chart.AppVersion | quote }}
 app.kubernetes.io/part-of: podtoken
 {{- end -}}
 
 {{/* Labels of every object. */}}
-{{- define "podtoken.webhook.labels" -}}
-{{ include "podtoken.webhook.podLabels" . }}
-app.kubernetes.io/managed-by: {{ .Release.Service }}
-helm.sh/chart: {{ printf "%s-%s" .Chart.Name (.Chart.Version | replace "+" "_") }}
+{{- define "podtoken.labels" -}}
+{{- $root := index . 0 -}}
+{{ include "podtoken.podLabels" . }}
+app.kubernetes.io/managed-by: {{ $root.Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name ($root.Chart.Version | replace "+" "_") }}
+{{- end -}}
+
+{{/* Namespaces whose pods never reach the webhook. */}}
+{{- define "podtoken.excludedNamespaces" -}}
+{{- concat (list "kube-system" "kube-node-lease" .Release.Namespace) .Values.webhook.excludeNamespaces | uniq | toYaml -}}
+{{- end -}}
+
+{{/* What pods ask for tokens, as matchConditions: for the webhook, and for the policies that look at the same pods. */}}
+{{- define "podtoken.asksForTokens" -}}
+- name: asks-for-tokens
+  expression: >-
+    object.metadata.?annotations.orValue({}).exists(key,
+    key.startsWith('podtoken.dev/') && key != 'podtoken.dev/status')
+- name: not-a-mirror-pod
+  expression: >-
+    !('kubernetes.io/config.mirror' in object.metadata.?annotations.orValue({}))
+{{- end -}}
+
+{{/* Where pods of podtoken's own run: (list $ "component" .Values.component). */}}
+{{- define "podtoken.scheduling" -}}
+{{- with (index . 2).priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+topologySpreadConstraints:
+  {{- range list "kubernetes.io/hostname" "topology.kubernetes.io/zone" }}
+  - topologyKey: {{ . }}
+    maxSkew: 1
+    # A preference only: a cluster of one node runs both.
+    whenUnsatisfiable: ScheduleAnyway
+    labelSelector:
+      matchLabels:
+        {{- include "podtoken.selectorLabels" $ | nindent 8 }}
+    # Otherwise the pods of the previous revision count during an update.
+    matchLabelKeys: [pod-template-hash]
+  {{- end }}
+{{- with (index . 2).nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with (index . 2).tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
+{{/* The security context of podtoken's own pods: (list runAsUser). */}}
+{{- define "podtoken.podSecurityContext" -}}
+runAsNonRoot: true
+{{- if not (kindIs "invalid" (index . 0)) }}
+runAsUser: {{ index . 0 | toJson }}
+runAsGroup: {{ index . 0 | toJson }}
+fsGroup: {{ index . 0 | toJson }}
+{{- end }}
+seccompProfile:
+  type: RuntimeDefault
 {{- end -}}
 
 {{/*

@@ -95,7 +95,14 @@ func TestRefusedValues(t *testing.T) {
 		"a lifetime without a unit":          {"tokens.maxExpiration=3600", "at '/tokens/maxExpiration'"},
 		"a lifetime in days":                 {"tokens.maxExpiration=1d", "at '/tokens/maxExpiration'"},
 		"no tokens at all":                   {"tokens.maxPerPod=0", "at '/tokens/maxPerPod'"},
-		"an audience with a blank":           {"tokens.apiServerAudiences={a b}", "at '/tokens/apiServerAudiences/0'"},
+		"a rule without audiences":           {"policy.allow[1].namespaces={a}", "at '/policy/allow/1': missing properties 'serviceAccounts', 'audiences'"},
+		"a rule with a word unknown":         {"policy.allow[0].namespace=a", "at '/policy/allow/0': additional properties 'namespace' not allowed"},
+		"a rule without a namespace":         {"policy.allow[0].namespaces[0]=", "at '/policy/allow/0/namespaces/0'"},
+		"an audience with a blank":           {"policy.allow[0].audiences={a b}", "at '/policy/allow/0/audiences/0'"},
+		"a namespace that is no glob":        {"policy.rbacNamespaces={prod-[a-z]}", "at '/policy/rbacNamespaces/0'"},
+		"a delay without a unit":             {"controller.removalDelay=600", "at '/controller/removalDelay'"},
+		"a controller that is root":          {"controller.runAsUser=0", "at '/controller/runAsUser'"},
+		"a guard that is neither":            {"guard.static=maybe", "at '/guard/static'"},
 		"an issuer without a name":           {"tls.certManager.issuerRef.kind=ClusterIssuer", "at '/tls/certManager/issuerRef'"},
 		"a value that is taken away":         {"webhook.drainSeconds=null", "missing property 'drainSeconds'"},
 		"a list that is taken away":          {"webhook.excludeNamespaces=null", "missing property 'excludeNamespaces'"},
@@ -123,13 +130,14 @@ func TestOldKubernetesIsRefused(t *testing.T) {
 func TestImages(t *testing.T) {
 	tests := map[string]struct {
 		set  []string
-		want []string // the sidecar's in the ConfigMap, the webhook's in the Deployment
+		want []string // the sidecar's in the ConfigMap, the controller's and the webhook's in the Deployments, the controller's in the hook
 	}{
-		"as it comes":                  {nil, []string{"podtoken/sidecar:0.1.0", "podtoken/webhook:0.1.0"}},
-		"the registry before both":     {[]string{"image.registry=images.example.com:5000/a"}, []string{"images.example.com:5000/a/podtoken/sidecar:0.1.0", "images.example.com:5000/a/podtoken/webhook:0.1.0"}},
-		"a tag before the appVersion":  {[]string{"webhook.image.tag=v9"}, []string{"podtoken/sidecar:0.1.0", "podtoken/webhook:v9"}},
-		"a digest before the tag":      {[]string{"sidecar.image.tag=v9", "sidecar.image.digest=" + digest}, []string{"podtoken/sidecar@" + digest, "podtoken/webhook:0.1.0"}},
-		"a repository with a registry": {[]string{"sidecar.image.repository=images.example.com/s"}, []string{"images.example.com/s:0.1.0", "podtoken/webhook:0.1.0"}},
+		"as it comes":                  {nil, images("podtoken/sidecar:0.1.0", "podtoken/webhook:0.1.0")},
+		"the registry before all":      {[]string{"image.registry=images.example.com:5000/a"}, []string{"images.example.com:5000/a/podtoken/sidecar:0.1.0", "images.example.com:5000/a/podtoken/controller:0.1.0", "images.example.com:5000/a/podtoken/webhook:0.1.0", "images.example.com:5000/a/podtoken/controller:0.1.0"}},
+		"a tag before the appVersion":  {[]string{"webhook.image.tag=v9"}, images("podtoken/sidecar:0.1.0", "podtoken/webhook:v9")},
+		"a digest before the tag":      {[]string{"sidecar.image.tag=v9", "sidecar.image.digest=" + digest}, images("podtoken/sidecar@"+digest, "podtoken/webhook:0.1.0")},
+		"a repository with a registry": {[]string{"sidecar.image.repository=images.example.com/s"}, images("images.example.com/s:0.1.0", "podtoken/webhook:0.1.0")},
+		"the controller's own":         {[]string{"controller.image.tag=v9"}, []string{"podtoken/sidecar:0.1.0", "podtoken/controller:v9", "podtoken/webhook:0.1.0", "podtoken/controller:v9"}},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -144,10 +152,15 @@ func TestImages(t *testing.T) {
 	}
 }
 
+// images are those of a render in which the controller's is the chart's own.
+func images(sidecar, webhook string) []string {
+	return []string{sidecar, "podtoken/controller:0.1.0", webhook, "podtoken/controller:0.1.0"}
+}
+
 // TestNullLeavesTheUserToThePlatform: on OpenShift any fixed user or group would be refused.
 func TestNullLeavesTheUserToThePlatform(t *testing.T) {
-	rendered := render(t, "--set", "webhook.runAsUser=null,sidecar.runAsUser=null")
-	for key, want := range map[string][]string{"runAsUser": {"null"}, "runAsGroup": nil, "fsGroup": nil, "runAsNonRoot": {"true"}} {
+	rendered := render(t, "--set", "webhook.runAsUser=null,controller.runAsUser=null,sidecar.runAsUser=null")
+	for key, want := range map[string][]string{"runAsUser": {"null"}, "runAsGroup": nil, "fsGroup": nil, "runAsNonRoot": {"true", "true", "true"}} {
 		if got := values(rendered, key); !slices.Equal(got, want) {
 			t.Errorf("%s: got %q, want %q", key, got, want)
 		}
@@ -155,14 +168,14 @@ func TestNullLeavesTheUserToThePlatform(t *testing.T) {
 }
 
 func TestLargeNumbersStayNumbers(t *testing.T) {
-	rendered := render(t, "--set", "webhook.runAsUser=1000650000,sidecar.runAsUser=1000650000")
-	if got, want := values(rendered, "runAsUser"), []string{"1000650000", "1000650000"}; !slices.Equal(got, want) {
+	rendered := render(t, "--set", "webhook.runAsUser=1000650000,controller.runAsUser=1000650000,sidecar.runAsUser=1000650000")
+	if got, want := values(rendered, "runAsUser"), []string{"1000650000", "1000650000", "1000650000", "1000650000"}; !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}
 }
 
 func TestDefaultsCanBeRemoved(t *testing.T) {
-	rendered := render(t, "--set", "webhook.resources.limits=null,sidecar.resources.limits=null,webhook.priorityClassName=")
+	rendered := render(t, "--set", "webhook.resources.limits=null,controller.resources.limits=null,sidecar.resources.limits=null,webhook.priorityClassName=,controller.priorityClassName=")
 	for _, key := range []string{"limits", "priorityClassName"} {
 		if strings.Contains(rendered, key+":") {
 			t.Errorf("%s is still there:\n%s", key, rendered)
@@ -187,7 +200,7 @@ func TestNames(t *testing.T) {
 				t.Errorf("the webhook configuration is not named %s:\n%s", test.want, out)
 			}
 			names := values(out, "name")
-			for _, suffix := range []string{"-webhook", "-webhook-ca", "-webhook-tls", "-webhook-selfsigned"} {
+			for _, suffix := range []string{"-webhook", "-webhook-ca", "-webhook-tls", "-webhook-selfsigned", "-controller", "-controller-guard", "-guard", "-enforce", "-policy"} {
 				if !slices.Contains(names, test.want+suffix) {
 					t.Errorf("nothing is named %s", test.want+suffix)
 				}
