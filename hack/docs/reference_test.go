@@ -80,8 +80,28 @@ func TestReferenceNamesEverything(t *testing.T) {
 		}
 	}
 	for _, suffix := range matches(t, "internal/config", `"podtoken_" \+ noun \+ "(_\w+)"`) {
-		mustName("metric", "`podtoken_config"+suffix)
-		mustName("metric", "`podtoken_certificate"+suffix)
+		for _, noun := range matches(t, "internal/config", `noun:\s+"(\w+)"`) {
+			mustName("metric", "`podtoken_"+noun+suffix)
+		}
+	}
+}
+
+// The controller's metrics, their labels, its events, its flags, and the fields of the policy file.
+func TestReferenceNamesTheController(t *testing.T) {
+	reference := read(t, "docs/reference.md")
+	for _, held := range []struct{ what, folder, pattern, before string }{
+		{"metric", "internal/grant", `Name:\s+"(podtoken_\w+)"`, "`"},
+		{"metric", "cmd/controller", `Name:\s+"(podtoken_\w+)"`, "`"},
+		{"outcome or reason", "internal/grant", `(?:outcome|reason)\w+\s+(?:outcome|reason)\s+= "(\w+)"`, "`"},
+		{"event", "internal/grant", `Event\w+\s+= "(\w+)"`, "| `"},
+		{"flag", "cmd/controller", `fs\.\w+Var\([^"]+"([a-z-]+)"`, "`--"},
+		{"field of the policy file", "internal/policy", "`json:\"(\\w+)\"`", ""},
+	} {
+		for _, name := range matches(t, held.folder, held.pattern) {
+			if !strings.Contains(reference, held.before+name) {
+				t.Errorf("docs/reference.md does not name the %s %q", held.what, name)
+			}
+		}
 	}
 }
 
@@ -102,7 +122,9 @@ var link = regexp.MustCompile(`\]\(([^)#]*)(#[^)]*)?\)`)
 
 // Links between the documents, and to their headings, lead somewhere.
 func TestLinks(t *testing.T) {
-	for _, document := range []string{"README.md", "docs/reference.md", "charts/podtoken/README.md"} {
+	for _, document := range []string{
+		"README.md", "docs/reference.md", "docs/security.md", "docs/audit.md", "charts/podtoken/README.md",
+	} {
 		for _, m := range link.FindAllStringSubmatch(read(t, document), -1) {
 			target, heading := m[1], strings.TrimPrefix(m[2], "#")
 			if strings.HasPrefix(target, "http") {
@@ -122,6 +144,9 @@ func TestLinks(t *testing.T) {
 		}
 	}
 }
+
+// auditKey is a key below auditAnnotations.
+var auditKey = regexp.MustCompile(`(?m)^    - key: (\w+)$`)
 
 var notInAnchors = regexp.MustCompile(`[^a-z0-9 -]`)
 
