@@ -14,11 +14,11 @@ import (
 
 // A pod whose tokens cannot be had says why where people look: after a minute the gate gives up, and `kubectl describe
 // pod` shows the reason as the sidecar's last state.
-func TestMissingRoleIsExplained(t *testing.T) {
+func TestMissingGrantIsExplained(t *testing.T) {
 	t.Parallel()
 	n := newNamespace(t, nil)
-	_, err := client.CoreV1().ServiceAccounts(n.name).Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "nobody"}}, metav1.CreateOptions{})
-	must(t, err, "creating the ServiceAccount")
+	n.account("nobody")
+	n.block("nobody")
 	spec := podSpec()
 	spec.ServiceAccountName = "nobody"
 	n.create("pod", annotations("audience.vault", "vault"), spec)
@@ -40,8 +40,8 @@ func TestMissingRoleIsExplained(t *testing.T) {
 			t.Errorf("container %q has started without its token", c.Name)
 		}
 	}
-	// The Role arrives late, and the pod recovers by itself.
-	n.bind("nobody")
+	// The grant arrives late, and the pod recovers by itself.
+	n.unblock("nobody")
 	n.ready("pod")
 }
 
@@ -55,10 +55,12 @@ func TestNothingShowsAToken(t *testing.T) {
 	token := n.token("pod", "app", tokenPath)
 	said := map[string]string{}
 	for name, args := range map[string][]string{
-		"the pod":             {"-n", n.name, "get", "pod", "pod", "-o", "yaml"},
-		"the events":          {"-n", n.name, "get", "events", "-o", "yaml"},
-		"the webhook's log":   {"-n", releaseNamespace, "logs", "-l", "app.kubernetes.io/component=webhook", "--tail=-1"},
-		"the webhook's state": {"-n", releaseNamespace, "get", "pods,configmaps", "-o", "yaml"},
+		"the pod":              {"-n", n.name, "get", "pod", "pod", "-o", "yaml"},
+		"the events":           {"-n", n.name, "get", "events", "-o", "yaml"},
+		"the webhook's log":    {"-n", releaseNamespace, "logs", "-l", "app.kubernetes.io/component=webhook", "--tail=-1"},
+		"the controller's log": {"-n", releaseNamespace, "logs", "-l", "app.kubernetes.io/component=controller", "--tail=-1"},
+		"the grant":            {"-n", n.name, "get", "roles,rolebindings", "-o", "yaml"},
+		"the webhook's state":  {"-n", releaseNamespace, "get", "pods,configmaps", "-o", "yaml"},
 	} {
 		out, err := testCluster.Kubectl(t.Context(), nil, args...)
 		must(t, err, "reading %s", name)
@@ -96,7 +98,7 @@ func TestConfigurationIsReloaded(t *testing.T) {
 	n := newNamespace(t, nil)
 	before := webhookPods(t)
 	install := func(maxExpiration string) {
-		must(t, testCluster.InstallChart(context.Background(), "--set", "webhook.excludeNamespaces={"+unservedNamespace+"}", "--set", "tokens.maxExpiration="+maxExpiration), "upgrading the chart")
+		must(t, testCluster.InstallChart(context.Background(), chartValues("--set", "tokens.maxExpiration="+maxExpiration)...), "upgrading the chart")
 	}
 	install("2h")
 	t.Cleanup(func() { install("24h") })

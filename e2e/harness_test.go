@@ -50,12 +50,18 @@ type testNamespace struct {
 	name string
 }
 
-// newNamespace makes a namespace whose ServiceAccount may mint tokens for itself, which is all that a user needs.
+// newNamespace makes a namespace with a ServiceAccount, which is all that a user needs.
 func newNamespace(t *testing.T, labels map[string]string) *testNamespace {
+	t.Helper()
+	return newNamespaceOf(t, allowedPrefix, labels)
+}
+
+// newNamespaceOf makes it with the prefix that the installation's policy goes by.
+func newNamespaceOf(t *testing.T, prefix string, labels map[string]string) *testNamespace {
 	t.Helper()
 	ctx := t.Context()
 	created, err := client.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{
-		ObjectMeta: metav1.ObjectMeta{GenerateName: "e2e-" + slug(t.Name()) + "-", Labels: labels},
+		ObjectMeta: metav1.ObjectMeta{GenerateName: prefix + slug(t.Name()) + "-", Labels: labels},
 	}, metav1.CreateOptions{})
 	must(t, err, "creating a namespace")
 	n := &testNamespace{t: t, name: created.Name}
@@ -67,34 +73,48 @@ func newNamespace(t *testing.T, labels map[string]string) *testNamespace {
 		_ = client.CoreV1().Namespaces().Delete(context.Background(), n.name, metav1.DeleteOptions{GracePeriodSeconds: &none})
 	})
 	waitForDefaultAccount(t, n.name)
-	n.grant(serviceAccount)
+	n.account(serviceAccount)
 	return n
 }
 
-// grant makes the ServiceAccount and lets it mint tokens for itself.
-func (n *testNamespace) grant(account string) {
+// account makes a ServiceAccount.
+func (n *testNamespace) account(name string) *corev1.ServiceAccount {
 	n.t.Helper()
-	ctx := n.t.Context()
-	meta := metav1.ObjectMeta{Name: account}
-	_, err := client.CoreV1().ServiceAccounts(n.name).Create(ctx, &corev1.ServiceAccount{ObjectMeta: meta}, metav1.CreateOptions{})
-	must(n.t, err, "creating ServiceAccount %q", account)
-	n.bind(account)
+	created, err := client.CoreV1().ServiceAccounts(n.name).Create(n.t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
+	must(n.t, err, "creating ServiceAccount %q", name)
+	return created
 }
 
-// bind lets an existing ServiceAccount mint tokens for itself.
-func (n *testNamespace) bind(account string) {
+// allow gives a ServiceAccount rights as an administrator would: by a Role and a RoleBinding of the given name.
+func (n *testNamespace) allow(account, name string, rules ...rbacv1.PolicyRule) {
 	n.t.Helper()
 	ctx := n.t.Context()
-	meta := metav1.ObjectMeta{Name: account}
-	_, err := client.RbacV1().Roles(n.name).Create(ctx, &rbacv1.Role{ObjectMeta: meta, Rules: []rbacv1.PolicyRule{{
-		APIGroups: []string{""}, Resources: []string{"serviceaccounts/token"}, ResourceNames: []string{account}, Verbs: []string{"create"},
-	}}}, metav1.CreateOptions{})
-	must(n.t, err, "creating the Role of %q", account)
+	meta := metav1.ObjectMeta{Name: name}
+	_, err := client.RbacV1().Roles(n.name).Create(ctx, &rbacv1.Role{ObjectMeta: meta, Rules: rules}, metav1.CreateOptions{})
+	must(n.t, err, "creating Role %q", name)
 	_, err = client.RbacV1().RoleBindings(n.name).Create(ctx, &rbacv1.RoleBinding{ObjectMeta: meta,
-		RoleRef:  rbacv1.RoleRef{APIGroup: "rbac.authorization.k8s.io", Kind: "Role", Name: account},
+		RoleRef:  rbacv1.RoleRef{APIGroup: "rbac.authorization.k8s.io", Kind: "Role", Name: name},
 		Subjects: []rbacv1.Subject{{Kind: "ServiceAccount", Name: account, Namespace: n.name}},
 	}, metav1.CreateOptions{})
-	must(n.t, err, "creating the RoleBinding of %q", account)
+	must(n.t, err, "creating RoleBinding %q", name)
+}
+
+// rule is a rule of a Role.
+func rule(group, resource, verb string, names ...string) rbacv1.PolicyRule {
+	return rbacv1.PolicyRule{APIGroups: []string{group}, Resources: []string{resource}, Verbs: []string{verb}, ResourceNames: names}
+}
+
+// block keeps the controller from giving a ServiceAccount its grant, by a Role of somebody else in its place.
+func (n *testNamespace) block(account string) {
+	n.t.Helper()
+	_, err := client.RbacV1().Roles(n.name).Create(n.t.Context(), &rbacv1.Role{ObjectMeta: metav1.ObjectMeta{Name: api.GrantPrefix + account}}, metav1.CreateOptions{})
+	must(n.t, err, "creating a Role in the way of the grant")
+}
+
+// unblock takes it away again; the controller looks after a minute.
+func (n *testNamespace) unblock(account string) {
+	n.t.Helper()
+	must(n.t, client.RbacV1().Roles(n.name).Delete(n.t.Context(), api.GrantPrefix+account, metav1.DeleteOptions{}), "deleting the Role in the way")
 }
 
 // annotations turns "audience.vault", "vault", … into a pod's annotations.

@@ -115,13 +115,13 @@ func TestInitContainersSeeTheTokens(t *testing.T) {
 }
 
 // wait "true" holds the application back while no token can be had; wait "false" lets it start at once, and the token
-// follows. The Role that is missing at first arrives later.
+// follows. The grant that is missing at first arrives later.
 func TestWait(t *testing.T) {
 	t.Parallel()
 	n := newNamespace(t, nil)
 	late := "late"
-	_, err := client.CoreV1().ServiceAccounts(n.name).Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: late}}, metav1.CreateOptions{})
-	must(t, err, "creating the ServiceAccount")
+	n.account(late)
+	n.block(late)
 	spec := podSpec()
 	spec.ServiceAccountName = late
 	n.create("waits", annotations("audience", audienceDefault), spec)
@@ -139,7 +139,7 @@ func TestWait(t *testing.T) {
 			t.Errorf("container %q has started before the token exists", c.Name)
 		}
 	}
-	n.bind(late)
+	n.unblock(late)
 	pod := n.ready("waits")
 	assertReview(t, n.token("waits", "app", tokenPath), audienceDefault, pod)
 	eventually(t, time.Minute, "the token of the pod that did not wait exists", func(context.Context) (bool, error) {

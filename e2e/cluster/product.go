@@ -18,7 +18,7 @@ import (
 )
 
 // productTargets are the final stages of the Dockerfile, each an image of its own.
-var productTargets = []string{"webhook", "sidecar"}
+var productTargets = []string{"webhook", "controller", "sidecar"}
 
 // ProductImage is one image of the product, built from the repository's Dockerfile.
 type ProductImage struct {

@@ -6,6 +6,7 @@
 //	probe cat FILE                prints a file as it is (the tests hand the token to the API server's TokenReview)
 //	probe env                     prints the environment
 //	probe kill PROGRAM            sends SIGKILL to the processes that run PROGRAM
+//	probe mint FLAGS SPEC        asks for a token with a credential that it finds in the pod, and prints the answer without the token
 //	probe stat FILE…             prints one FileStat per line, and fails when a file cannot be read
 package main
 
@@ -27,7 +28,7 @@ func main() {
 
 func run(args []string) error {
 	if len(args) == 0 {
-		return fmt.Errorf("no command; want sleep, watch, cat, env, kill or stat")
+		return fmt.Errorf("no command; want sleep, watch, cat, env, kill, mint or stat")
 	}
 	switch args[0] {
 	case "sleep":
@@ -68,6 +69,12 @@ func run(args []string) error {
 			return fmt.Errorf("kill wants a program")
 		}
 		return kill(args[1])
+	case "mint":
+		answer, err := mint(args[1:])
+		if err != nil {
+			return err
+		}
+		return json.NewEncoder(os.Stdout).Encode(answer)
 	case "stat":
 		for _, f := range args[1:] {
 			s := statFile(f)
@@ -80,5 +87,5 @@ func run(args []string) error {
 		}
 		return nil
 	}
-	return fmt.Errorf("unknown command %q; want sleep, watch, cat, env, kill or stat", args[0])
+	return fmt.Errorf("unknown command %q; want sleep, watch, cat, env, kill, mint or stat", args[0])
 }

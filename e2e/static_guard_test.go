@@ -1,0 +1,149 @@
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	authenticationv1 "k8s.io/api/authentication/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+
+	"github.com/podtoken/podtoken/e2e/cluster"
+)
+
+// admissionConfiguration is the one in docs/security.md, with another directory.
+const admissionConfiguration = `
+apiVersion: apiserver.config.k8s.io/v1
+kind: AdmissionConfiguration
+plugins:
+  - name: ValidatingAdmissionPolicy
+    configuration:
+      apiVersion: apiserver.config.k8s.io/v1
+      kind: ValidatingAdmissionPolicyConfiguration
+      staticManifestsDir: `
+
+// manifests/guard-static.yaml, on the disk of an API server, guards as the policy in the cluster does, and cannot be seen or
+// deleted through the API; and docs/audit-policy.yaml records what it did. In a cluster of its own, whose API server is started with
+// both.
+func TestStaticGuard(t *testing.T) {
+	directory := t.TempDir()
+	manifests := filepath.Join(directory, "manifests")
+	must(t, os.Mkdir(manifests, 0o700), "making a directory")
+	guard, err := os.ReadFile("../manifests/guard-static.yaml")
+	must(t, err, "reading the guard")
+	must(t, os.WriteFile(filepath.Join(manifests, "podtoken-guard.yaml"), guard, 0o600), "writing the guard")
+	file := filepath.Join(directory, "admission.yaml")
+	must(t, os.WriteFile(file, []byte(admissionConfiguration+manifests+"\n"), 0o600), "writing the configuration")
+
+	auditLog := filepath.Join(directory, "audit.log")
+	root, err := filepath.Abs("..")
+	must(t, err, "finding the repository")
+	log := &strings.Builder{}
+	c, err := cluster.Up(t.Context(), cluster.Options{
+		Name: "e2e-static", RepoRoot: root, Log: log, APIServerArgs: []string{
+			"--admission-control-config-file=" + file,
+			"--audit-policy-file=" + filepath.Join(root, "docs", "audit-policy.yaml"), "--audit-log-path=" + auditLog, "--audit-log-mode=blocking",
+		},
+	})
+	if err != nil {
+		t.Fatalf("booting: %v\n%s", err, log)
+	}
+	t.Cleanup(func() {
+		if err := c.Down(context.Background()); err != nil {
+			t.Errorf("removing the cluster: %v", err)
+		}
+	})
+	admin, err := kubernetes.NewForConfig(c.RESTConfig())
+	must(t, err, "making a client")
+	ctx, namespace, account := t.Context(), "kube-public", "app"
+
+	_, err = admin.CoreV1().ServiceAccounts(namespace).Create(ctx, &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: account}}, metav1.CreateOptions{})
+	must(t, err, "creating a ServiceAccount")
+	role := grantRole(account, nil)
+	role.OwnerReferences = nil
+	_, err = admin.RbacV1().Roles(namespace).Create(ctx, role, metav1.CreateOptions{})
+	must(t, err, "creating the Role of a grant")
+	binding := grantBinding(namespace, account, nil)
+	binding.OwnerReferences = nil
+	_, err = admin.RbacV1().RoleBindings(namespace).Create(ctx, binding, metav1.CreateOptions{})
+	must(t, err, "creating the RoleBinding of a grant")
+	pod, err := admin.CoreV1().Pods(namespace).Create(ctx, &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "pod"}, Spec: gated(account)}, metav1.CreateOptions{})
+	must(t, err, "creating a pod")
+
+	mint := func(c kubernetes.Interface, audience string, reference *authenticationv1.BoundObjectReference) (*authenticationv1.TokenRequest, error) {
+		return c.CoreV1().ServiceAccounts(namespace).CreateToken(ctx, account, &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{
+			Audiences: []string{audience}, ExpirationSeconds: ptr(int64(3600)), BoundObjectRef: reference,
+		}}, metav1.CreateOptions{})
+	}
+	own := &authenticationv1.BoundObjectReference{APIVersion: "v1", Kind: "Pod", Name: pod.Name, UID: pod.UID}
+	// The kubelet's part: an administrator is not guarded.
+	credential, err := mint(admin, apiAudience, own)
+	must(t, err, "getting the pod's credential")
+	config := c.RESTConfig()
+	config.BearerToken, config.TLSClientConfig.CertData, config.TLSClientConfig.KeyData = credential.Status.Token, nil, nil
+	config.TLSClientConfig.CertFile, config.TLSClientConfig.KeyFile = "", ""
+	app, err := kubernetes.NewForConfig(config)
+	must(t, err, "making a client")
+
+	if _, err := mint(app, "vault", own); err != nil {
+		t.Errorf("the declared token: %v", err)
+	}
+	for name, attempt := range map[string]func() error{
+		"an unbound token":       func() error { _, err := mint(app, "vault", nil); return err },
+		"an undeclared audience": func() error { _, err := mint(app, "other", own); return err },
+	} {
+		if err := attempt(); !apierrors.IsForbidden(err) || !strings.Contains(err.Error(), "guard.podtoken.dev.static.k8s.io") {
+			t.Errorf("%s: got %v, want the refusal of the guard on disk", name, err)
+		}
+	}
+	policies, err := admin.AdmissionregistrationV1().ValidatingAdmissionPolicies().List(ctx, metav1.ListOptions{})
+	must(t, err, "listing policies")
+	if len(policies.Items) != 0 {
+		t.Errorf("the guard can be seen, and deleted, through the API: %d policies", len(policies.Items))
+	}
+	checkAuditLog(t, auditLog, "guard.podtoken.dev.static.k8s.io", credential.Status.Token)
+}
+
+// checkAuditLog: docs/audit-policy.yaml records who asked for which token, and no token.
+func checkAuditLog(t *testing.T, file, policy, token string) {
+	t.Helper()
+	log, err := os.ReadFile(file)
+	must(t, err, "reading the audit log")
+	if strings.Contains(string(log), "eyJ") || strings.Contains(string(log), token[strings.LastIndex(token, ".")+1:]) {
+		t.Error("the audit log contains a token")
+	}
+	type event struct {
+		Level     string `json:"level"`
+		ObjectRef struct {
+			Resource, Subresource, Name string
+		} `json:"objectRef"`
+		ResponseStatus struct {
+			Code int `json:"code"`
+		} `json:"responseStatus"`
+		Annotations map[string]string `json:"annotations"`
+	}
+	minted, refused := false, false
+	for line := range strings.Lines(string(log)) {
+		var e event
+		must(t, json.Unmarshal([]byte(line), &e), "decoding the audit log")
+		if e.ObjectRef.Resource != "serviceaccounts" || e.ObjectRef.Subresource != "token" || e.Annotations[policy+"/pod"] != "kube-public/pod" {
+			continue
+		}
+		if e.Level != "Metadata" {
+			t.Errorf("a token request is recorded with level %s", e.Level)
+		}
+		minted = minted || e.ResponseStatus.Code == 201 && e.Annotations[policy+"/audiences"] == "vault" && e.Annotations[policy+"/lifetime"] == "3600" &&
+			strings.HasPrefix(e.Annotations["authentication.kubernetes.io/issued-credential-id"], "JTI=")
+		refused = refused || e.ResponseStatus.Code == 403 && e.Annotations[policy+"/audiences"] == "other" &&
+			strings.Contains(e.Annotations["validation.policy.admission.k8s.io/validation_failure"], policy)
+	}
+	if !minted || !refused {
+		t.Errorf("the audit log tells of a minted token: %v, of a refused one: %v\n%s", minted, refused, log)
+	}
+}
