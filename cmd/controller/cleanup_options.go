@@ -25,7 +25,7 @@ func parseCleanupOptions(args []string, stderr io.Writer) (*cleanupOptions, erro
 	fs := flag.NewFlagSet("podtoken-controller "+commandCleanup, flag.ContinueOnError)
 	o.register(fs)
 	fs.Usage = func() {
-		fmt.Fprintf(fs.Output(), "Usage: %s [flags]\n\nRemoves what must not outlive an installation: the webhook's configuration, the controller, "+
+		_, _ = fmt.Fprintf(fs.Output(), "Usage: %s [flags]\n\nRemoves what must not outlive an installation: the webhook's configuration, the controller, "+
 			"every Role and RoleBinding that it made, its Lease.\n\n", fs.Name())
 		fs.PrintDefaults()
 	}

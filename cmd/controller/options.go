@@ -37,7 +37,7 @@ func parseOptions(args []string, stderr io.Writer) (*options, error) {
 	fs := flag.NewFlagSet("podtoken-controller", flag.ContinueOnError)
 	o.register(fs)
 	fs.Usage = func() {
-		fmt.Fprintf(fs.Output(), "Usage: %s [flags]\n       %s %s [flags]   (see %s -help)\n\n", fs.Name(), fs.Name(), commandCleanup, commandCleanup)
+		_, _ = fmt.Fprintf(fs.Output(), "Usage: %s [flags]\n       %s %s [flags]   (see %s -help)\n\n", fs.Name(), fs.Name(), commandCleanup, commandCleanup)
 		fs.PrintDefaults()
 	}
 	if err := parse(fs, args, stderr); err != nil {

@@ -65,7 +65,7 @@ func SetUp(ctx context.Context, mgr manager.Manager, c Config) error {
 		recorder: mgr.GetEventRecorder(Name),
 		logger:   c.Logger,
 	}
-	r.metrics = newMetrics(r, c.Registry)
+	r.metrics = newMetrics(r, c.Registry) //nolint:contextcheck // a scrape has no context of its own to hand on
 
 	warm, skip := true, true
 	run, err := controller.New(Name, mgr, controller.Options{
