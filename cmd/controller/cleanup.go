@@ -48,13 +48,23 @@ func runCleanup(ctx context.Context, o *cleanupOptions, stderr io.Writer) error 
 		return err
 	}
 	logger := newLogger(o.logLevel, stderr)
-	direct, err := client.New(cluster, client.Options{Scheme: runtime.NewScheme(), Mapper: cleanupMapper()})
+	direct, err := client.New(cluster, client.Options{Scheme: cleanupScheme(), Mapper: cleanupMapper()})
 	if err != nil {
 		return fmt.Errorf("making the client: %w", err)
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, o.timeout, fmt.Errorf("not done after %v, the value of --timeout", o.timeout))
 	defer cancel()
 	return (&cleanup{options: o, client: direct, logger: logger}).Run(ctx)
+}
+
+// cleanupScheme has no kinds but those of requests and answers themselves: options, and the Status that a deletion ends with.
+func cleanupScheme() *runtime.Scheme {
+	scheme := runtime.NewScheme()
+	metav1.AddToGroupVersion(scheme, schema.GroupVersion{Version: "v1"})
+	for _, kind := range []schema.GroupVersionKind{kindWebhook, kindDeployment, kindLease, kindBinding} {
+		metav1.AddToGroupVersion(scheme, kind.GroupVersion())
+	}
+	return scheme
 }
 
 // cleanupMapper knows the resources of the kinds, so that the API server need not be asked for them.

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -39,6 +40,9 @@ func TestCleanup(t *testing.T) {
 	log, err := cleanupOf(t, f)
 	if err != nil {
 		t.Fatalf("cleanup: %v\n%s", err, log)
+	}
+	if strings.Contains(log, "Trying again") {
+		t.Errorf("a step was repeated although nothing was wrong:\n%s", log)
 	}
 	for _, resource := range []string{"deployments", "leases", "rolebindings"} {
 		if left := f.names(resource); len(left) > 0 {
@@ -84,26 +88,49 @@ func TestCleanup(t *testing.T) {
 	}
 }
 
+// While the controller's pods are there, they would make again what was deleted.
 func TestCleanupWaitsForTheController(t *testing.T) {
 	f := newInstallation(t, 1)
-	terminating := make(chan struct{})
+	deployment := f.get("deployments", "podtoken-system/podtoken-controller")
+	var looks atomic.Int32
 	f.refuse = func(verb, resource, _ string) int {
-		if verb == "delete" && resource == "deployments" {
-			f.mu.Lock()
-			defer f.mu.Unlock()
-			select {
-			case <-terminating:
-			default:
-				close(terminating)
+		if verb == "get" && resource == "deployments" {
+			switch looks.Add(1) {
+			case 1:
+				f.add(t, "deployments", deployment) // It ends, but is not gone yet.
+			case 2:
+				if left := f.names("rolebindings"); len(left) != 1 {
+					t.Errorf("RoleBindings = %q while there is a controller", left)
+				}
+				return http.StatusInternalServerError // One look fails.
+			case 3:
+				f.delete("deployments", "podtoken-system/podtoken-controller")
 			}
-			return http.StatusInternalServerError // an answer that was lost, too
 		}
 		return 0
 	}
-	_, err := cleanupOf(t, f, "--timeout=2s")
-	<-terminating
+	if log, err := cleanupOf(t, f); err != nil {
+		t.Errorf("cleanup: %v\n%s", err, log)
+	}
+	if got := looks.Load(); got != 3 {
+		t.Errorf("%d looks at the Deployment, want 3", got)
+	}
+	if left := f.names("rolebindings"); len(left) != 0 {
+		t.Errorf("left: RoleBindings %q", left)
+	}
+}
+
+func TestCleanupGivesUp(t *testing.T) {
+	f := newInstallation(t, 1)
+	f.refuse = func(verb, resource, _ string) int {
+		if verb == "delete" && resource == "deployments" {
+			return http.StatusInternalServerError
+		}
+		return 0
+	}
+	_, err := cleanupOf(t, f, "--timeout=1s")
 	want := `cleaning up, left are Deployment "podtoken-controller" in namespace "podtoken-system" and every grant: ` +
-		`not done after 2s, the value of --timeout: deleting Deployment "podtoken-controller": `
+		`not done after 1s, the value of --timeout: deleting Deployment "podtoken-controller": `
 	if err == nil || !strings.HasPrefix(err.Error(), want) {
 		t.Errorf("error = %v\nwant    %s...", err, want)
 	}

@@ -197,6 +197,9 @@ func tokenFor(audience string) string {
 	return strings.Join([]string{encode([]byte(`{"kid":"k"}`)), encode([]byte(payload)), encode([]byte("none"))}, ".")
 }
 
+// padding makes a pod as large as one is in a cluster, some 8 kB.
+var padding = strings.Repeat("f:status f:conditions ", 300)
+
 // podYAML is an injected pod.
 func podYAML(namespace, name, serviceAccount, audience string, seconds int) string {
 	return fmt.Sprintf(`
@@ -207,7 +210,7 @@ metadata:
   name: %s
   creationTimestamp: %q
   labels: {podtoken.dev/injected: "true", app: some-application}
-  annotations: {podtoken.dev/audience: edited-later}
+  annotations: {podtoken.dev/audience: edited-later, example.com/padding: %q}
   managedFields: [{manager: kubelet, operation: Update, apiVersion: v1, time: "2026-01-01T00:00:00Z", fieldsType: FieldsV1, fieldsV1: {"f:status": {}}}]
 spec:
   serviceAccountName: %s
@@ -219,7 +222,7 @@ spec:
   containers:
   - {name: app, image: "registry.example/app:v1", env: [{name: A, value: b}]}
 status: {phase: Running}
-`, namespace, name, time.Now().UTC().Format(time.RFC3339), serviceAccount, audience, seconds)
+`, namespace, name, time.Now().UTC().Format(time.RFC3339), padding, serviceAccount, audience, seconds)
 }
 
 func serviceAccountYAML(namespace, name string) string {

@@ -83,3 +83,105 @@ func TestGrantComesAndGoes(t *testing.T) {
 		t.Errorf("the Lease is not free: %s", lease)
 	}
 }
+
+func TestANewPolicyIsTakenIntoUse(t *testing.T) {
+	f := newGuarded(t)
+	f.add(t, "pods", podYAML("shop", "cart-1", "cart", "sts.example.com", 3600))
+	p := start(t, f)
+	eventually(t, "grant", 20*time.Second, func() bool { return f.get("rolebindings", "shop/podtoken:cart") != "" })
+
+	write(t, p.policy, strings.Replace(policyYAML, `"vault", "sts.example.com"`, `"vault"`, 1))
+	eventually(t, "no grant", 5*time.Second, func() bool { return f.count("roles") == 0 && f.count("rolebindings") == 0 })
+	eventually(t, "event", 5*time.Second, func() bool { return f.count("events") > 0 && p.metric("podtoken_grant_refused_pods") == "1" })
+	event := ""
+	for _, name := range f.names("events") {
+		event += f.get("events", name)
+	}
+	for _, want := range []string{`"reason":"GrantRefused"`, `"action":"Granting"`, `"name":"cart-1"`, `"reportingController":"podtoken-controller"`, "sts.example.com"} {
+		if !strings.Contains(event, want) {
+			t.Errorf("events = %s\nwant %s in it", event, want)
+		}
+	}
+
+	write(t, p.policy, "apiVersion: podtoken.dev/v1alpha1\nkind: nonsense\n")
+	eventually(t, "refusal of a bad policy", 5*time.Second, func() bool { return p.metric("podtoken_policy_last_reload_successful") == "0" })
+	write(t, p.policy, policyYAML)
+	eventually(t, "grant again", 5*time.Second, func() bool { return f.get("rolebindings", "shop/podtoken:cart") != "" })
+}
+
+// Helm creates policies after Deployments, so the controller is there before its guard.
+func TestTheGuardComesLater(t *testing.T) {
+	f := newFakeAPI(t)
+	f.add(t, "serviceaccounts", serviceAccountYAML("shop", "cart"))
+	f.add(t, "pods", podYAML("shop", "cart-1", "cart", "vault", 3600))
+	p := start(t, f)
+	ready(t, p)
+	eventually(t, "waiting", 20*time.Second, func() bool {
+		return p.metric(`podtoken_grant_reconciles_total{outcome="Waiting",reason="GuardMissing"}`) != "0"
+	})
+	if got := p.metric("podtoken_guard_present"); got != "0" {
+		t.Errorf("podtoken_guard_present = %s without a guard", got)
+	}
+	if got := f.count("roles"); got != 0 {
+		t.Errorf("%d Roles without a guard", got)
+	}
+	f.add(t, "validatingadmissionpolicybindings", guardBindingYAML) // alone it guards nothing
+	f.add(t, "validatingadmissionpolicies", guardYAML)
+	begin := time.Now()
+	eventually(t, "grant", 5*time.Second, func() bool { return f.get("rolebindings", "shop/podtoken:cart") != "" })
+	if took := time.Since(begin); took > time.Second {
+		t.Errorf("the grant came %v after the guard", took)
+	}
+	if got := p.metric("podtoken_guard_present"); got != "1" {
+		t.Errorf("podtoken_guard_present = %s with a guard", got)
+	}
+	if got := strings.Count(p.log.String(), "Guard missing"); got != 1 {
+		t.Errorf("the log says %d times that the guard is missing, want once", got)
+	}
+}
+
+// The second replica is ready, knows what there is, and takes over when the first one ends.
+func TestHandover(t *testing.T) {
+	f := newGuarded(t)
+	first := start(t, f)
+	eventually(t, "leading", 20*time.Second, func() bool { return strings.Contains(first.log.String(), "Starting workers") })
+	second := start(t, f)
+	ready(t, second)
+	f.add(t, "pods", podYAML("shop", "cart-1", "cart", "vault", 3600))
+	eventually(t, "grant", 5*time.Second, func() bool { return f.get("rolebindings", "shop/podtoken:cart") != "" })
+	eventually(t, "metrics of the second", 5*time.Second, func() bool {
+		return second.metric("podtoken_grants") == "1" && second.metric("podtoken_guard_present") == "1"
+	})
+	if strings.Contains(second.log.String(), "Starting workers") {
+		t.Fatal("two replicas lead")
+	}
+	first.stop(t)
+	f.delete("roles", "shop/podtoken:cart")
+	eventually(t, "repair by the second", 20*time.Second, func() bool { return f.get("roles", "shop/podtoken:cart") != "" })
+}
+
+// The token that is read for its audiences appears nowhere.
+func TestNoTokenInTheLog(t *testing.T) {
+	p := start(t, newGuarded(t), "--log-level=debug")
+	ready(t, p)
+	p.stop(t)
+	for _, part := range strings.Split(tokenFor("https://kubernetes.default.svc"), ".") {
+		if strings.Contains(p.log.String(), part) {
+			t.Errorf("the log has %q", part)
+		}
+	}
+}
+
+func TestWithoutWhatItNeedsItDoesNotStart(t *testing.T) {
+	f := newGuarded(t)
+	directory := t.TempDir()
+	policy, token := directory+"/policy.yaml", directory+"/token"
+	args := []string{"--kubeconfig=" + f.kubeconfig(t), "--policy=" + policy, "--identity-token=" + token, "--leader-election-namespace=x"}
+	for _, want := range []string{"loading the policy: ", "loading our own token: "} {
+		err := run(t.Context(), args, &lockedBuffer{})
+		if err == nil || !strings.HasPrefix(err.Error(), want) {
+			t.Errorf("run() = %v, want %s...", err, want)
+		}
+		write(t, policy, policyYAML)
+	}
+}

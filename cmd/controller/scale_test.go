@@ -50,12 +50,6 @@ func TestScale(t *testing.T) {
 			t.Errorf("%d requests %q although nothing happens", quiet[request], request)
 		}
 	}
-	for _, name := range []string{"go_memstats_heap_inuse_bytes", "go_memstats_heap_alloc_bytes", "go_memstats_next_gc_bytes", "go_memstats_sys_bytes", "go_memstats_heap_released_bytes", "go_goroutines", "go_memstats_stack_inuse_bytes"} {
-		t.Log(name, p.metric(name))
-	}
-	for _, name := range []string{"RssAnon", "RssFile"} {
-		t.Log(name, memory(t, p.Process.Pid, name)>>10)
-	}
 	rss, peak := memory(t, p.Process.Pid, "VmRSS"), memory(t, p.Process.Pid, "VmHWM")
 	t.Logf("memory: %.1f MiB now, %.1f MiB at most", float64(rss)/(1<<20), float64(peak)/(1<<20))
 	if peak > scaleMaxRSS {

@@ -232,7 +232,7 @@ func (v cacheView) Get(ctx context.Context, key client.ObjectKey, object client.
 	return nil
 }
 
-// account is the ServiceAccount shop/cart.
+// cartAccount is the ServiceAccount shop/cart.
 func cartAccount(uid types.UID) *corev1.ServiceAccount {
 	return &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "cart", UID: uid}}
 }

@@ -97,7 +97,7 @@ func (o owner) roleRef() rbacv1.RoleRef {
 	return rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: nameOf(o.Name)}
 }
 
-// ownedBy tells whether the object's only owner is o. Where it is not, applying does not help: owner references are
+// owns tells whether the object's only owner is o. Where it is not, applying does not help: owner references are
 // merged by uid, and those of others would stay.
 func (o owner) owns(object metav1.Object) bool {
 	want := []metav1.OwnerReference{{APIVersion: "v1", Kind: "ServiceAccount", Name: o.Name, UID: o.uid}}

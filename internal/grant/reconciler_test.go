@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	admissionv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -354,57 +353,6 @@ func TestErrorsAreReturned(t *testing.T) {
 	if _, err := w.try(); !apierrors.IsForbidden(err) {
 		t.Errorf("error = %v, want forbidden", err)
 	}
-}
-
-func TestGuardMissing(t *testing.T) {
-	w := newWorld(t, guardBinding(), cartAccount("uid-1"), pod("cart-1", 3600, "vault"))
-	w.reconcile()
-	w.reconcile()
-	expect(t, "writes", nil, w.taken())
-	expect(t, "guard", 0, w.values()["podtoken_guard_present"])
-	expect(t, "outcomes", map[string]float64{"Waiting GuardMissing": 2}, w.counts())
-	expect(t, "events", []string{`GuardMissing cart-1: podtoken: no grant yet: ValidatingAdmissionPolicy "podtoken-guard" does not exist; ` +
-		`without this guard the ServiceAccount could mint any token. Restore it (it is part of podtoken's chart); the grant follows by itself`}, w.events)
-
-	w.add(guardPolicy())
-	w.reconcile()
-	expect(t, "writes with a guard", created, w.taken())
-
-	// What is granted stays, nothing is added, less is written, and nothing is repaired.
-	w.remove(&admissionv1.ValidatingAdmissionPolicy{ObjectMeta: metav1.ObjectMeta{Name: "podtoken-guard"}})
-	w.reconcile()
-	expect(t, "writes without a guard", nil, w.taken())
-	expect(t, "events", 1, len(w.events))
-	w.add(pod("cart-2", 600, "sts"))
-	w.reconcile()
-	expect(t, "writes without a guard for more", nil, w.taken())
-	expect(t, "events", 2, len(w.events))
-	role := w.role()
-	w.change(role, func() {
-		role.Rules[4].ResourceNames = []string{"sts", "vault"}
-		role.Rules[2].ResourceNames = []string{"600", "3600"}
-	})
-	w.remove(pod("cart-2", 600))
-	w.policy = mustParse(t, strings.Replace(testPolicy, "[vault, sts]", "[vault]", 1))
-	w.reconcile()
-	expect(t, "writes without a guard for less", []string{"force Role"}, w.taken())
-	expect(t, "audiences", []string{"vault"}, contentOf(w.role()).audiences)
-	w.remove(w.binding())
-	w.reconcile()
-	expect(t, "writes without a guard for a repair", nil, w.taken())
-	w.remove(pod("cart-1", 3600))
-	w.policy = mustParse(t, strings.Replace(testPolicy, "[vault, sts]", "[other]", 1))
-	w.reconcile()
-	expect(t, "writes without a guard for nothing", []string{"delete Role"}, w.taken())
-}
-
-// Without a name there is no guard to look for.
-func TestGuardFromDisk(t *testing.T) {
-	w := newWorld(t, cartAccount("uid-1"), pod("cart-1", 3600, "vault"))
-	w.r.guard.name = ""
-	w.reconcile()
-	expect(t, "writes", created, w.taken())
-	expect(t, "guard", 1, w.values()["podtoken_guard_present"])
 }
 
 // Until the cache shows what was written nothing is decided, and not for long.
