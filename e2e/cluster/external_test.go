@@ -72,8 +72,13 @@ func TestAnExistingClusterWithARegistry(t *testing.T) {
 		t.Fatalf("the run that was given a cluster: %v", err)
 	}
 	out, err := c.Kubectl(t.Context(), nil, "--namespace="+cluster.Namespace, "get", "pods", "-o", "jsonpath={.items[*].spec.containers[*].image}")
-	if err != nil || !strings.HasPrefix(out, listener.Addr().String()+"/podtoken/webhook:") {
-		t.Errorf("the webhook's image is %q (%v), want one of the given registry", out, err)
+	if err != nil || !strings.Contains(out, "/podtoken/webhook:") || !strings.Contains(out, "/podtoken/controller:") {
+		t.Errorf("the installation's images are %q (%v), want the webhook's and the controller's", out, err)
+	}
+	for image := range strings.FieldsSeq(out) {
+		if !strings.HasPrefix(image, listener.Addr().String()+"/podtoken/") {
+			t.Errorf("image %q is not of the given registry", image)
+		}
 	}
 }
 
