@@ -18,6 +18,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/podtoken/podtoken/e2e/cluster"
+	"github.com/podtoken/podtoken/e2e/cluster/internal/sandbox"
 )
 
 // envExternal makes this test program a run that is given a cluster and a registry by the environment.
@@ -90,7 +91,8 @@ func kubeconfigInside(t *testing.T, c *cluster.Cluster) string {
 		t.Fatal(err)
 	}
 	for _, one := range config.Clusters {
-		one.Server = "https://10.96.0.1"
+		// Not the address of the Service, which is there when kube-proxy has come so far.
+		one.Server = "https://" + sandbox.NodeIP + ":6443"
 	}
 	path := filepath.Join(t.TempDir(), "kubeconfig")
 	if err := clientcmd.WriteToFile(*config, path); err != nil {
