@@ -43,6 +43,9 @@ const (
 	AnnotationNotifySignal = Prefix + "notify-signal"
 	// AnnotationMetricsPort opens the sidecar's port for /metrics, /healthz and /readyz.
 	AnnotationMetricsPort = Prefix + "metrics-port"
+	// AnnotationReadiness tells whether the pod is unready while one of its tokens is missing or expired. It needs
+	// AnnotationMetricsPort.
+	AnnotationReadiness = Prefix + "readiness"
 	// AnnotationDelivery is DeliverySidecar or DeliveryProjected.
 	AnnotationDelivery = Prefix + "delivery"
 	// AnnotationSidecarResources is the JSON of a container's resources.

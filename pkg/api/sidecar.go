@@ -39,6 +39,13 @@ const (
 	FlagMetricsPort  = "metrics-port"
 )
 
+// Paths on the sidecar's port. The readiness probe of AnnotationReadiness asks for PathReady.
+const (
+	PathMetrics = "/metrics"
+	PathHealth  = "/healthz"
+	PathReady   = "/readyz"
+)
+
 // Environment of the sidecar, filled in by the downward API.
 const (
 	EnvPodName        = "PODTOKEN_POD_NAME"

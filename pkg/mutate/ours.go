@@ -74,9 +74,10 @@ func (p *plan) meet(raw json.RawMessage) (difference string) {
 
 // containerDifference tells how the container differs from what we would inject; empty when it is ours. What other
 // admission plugins and webhooks do to every container, and what the sidecar works with, is tolerated: variables, mounts
-// elsewhere, resources (compared by the caller), the pull policy (AlwaysPullImages), the image (mirrors and digests; a
-// warning tells), security settings that take even more away, and defaults that newer API servers may fill in. Refusing
-// them would refuse every pod of the cluster for good, for those who do it do it to every pod.
+// elsewhere, resources (compared by the caller), the target of the readiness probe (meshes put their own agent there),
+// the pull policy (AlwaysPullImages), the image (mirrors and digests; a warning tells), security settings that take even
+// more away, and defaults that newer API servers may fill in. Refusing them would refuse every pod of the cluster for
+// good, for those who do it do it to every pod.
 func containerDifference(got, want corev1.Container) string {
 	for _, env := range want.Env {
 		if text := elementDifference("env", got.Env, env, func(e corev1.EnvVar) string { return e.Name }); text != "" {
@@ -97,6 +98,9 @@ func containerDifference(got, want corev1.Container) string {
 	got.Resources, got.ImagePullPolicy, got.Image = want.Resources, want.ImagePullPolicy, want.Image
 	if !slices.ContainsFunc(got.ResizePolicy, func(r corev1.ContainerResizePolicy) bool { return r.RestartPolicy != corev1.NotRequired }) {
 		got.ResizePolicy = nil
+	}
+	if probe := got.ReadinessProbe; want.ReadinessProbe != nil && probe != nil && probe.HTTPGet != nil {
+		got.ReadinessProbe = want.ReadinessProbe
 	}
 	got.SecurityContext = plainSecurity(got.SecurityContext)
 	return valueDifference("", got, want)

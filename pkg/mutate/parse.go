@@ -4,7 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -26,6 +28,7 @@ type request struct {
 	notify           string
 	notifySignal     string
 	metricsPort      int32
+	readiness        bool
 	resources        *corev1.ResourceRequirements
 
 	// warnings are about annotations that have no effect.
@@ -82,6 +85,7 @@ var settings = map[string]scope{
 	api.AnnotationNotify:           podScope,
 	api.AnnotationNotifySignal:     podScope,
 	api.AnnotationMetricsPort:      podScope,
+	api.AnnotationReadiness:        podScope,
 	api.AnnotationDelivery:         podScope,
 	api.AnnotationSidecarResources: podScope,
 	api.AnnotationInject:           podScope,
@@ -96,7 +100,7 @@ var (
 // sidecarSettings have no effect with DeliveryProjected. Those of bothScopes count with a token's name, too.
 var sidecarSettings = []string{
 	api.AnnotationFileMode, api.AnnotationRefreshAt, api.AnnotationWait, api.AnnotationNotify, api.AnnotationNotifySignal,
-	api.AnnotationMetricsPort, api.AnnotationSidecarResources,
+	api.AnnotationMetricsPort, api.AnnotationReadiness, api.AnnotationSidecarResources,
 }
 
 // parser collects what is wrong while it reads the annotations.
@@ -123,12 +127,15 @@ func parse(annotations map[string]string, limits *TokensConfig) (*request, []pro
 		notify:           setting(p, api.AnnotationNotify, "", parseNotify),
 		notifySignal:     setting(p, api.AnnotationNotifySignal, "", parseNotifySignal),
 		metricsPort:      setting(p, api.AnnotationMetricsPort, 0, parseMetricsPort),
+		readiness:        setting(p, api.AnnotationReadiness, false, parseBool),
 		projected:        setting(p, api.AnnotationDelivery, false, parseDelivery),
 		resources:        setting(p, api.AnnotationSidecarResources, nil, parseResources),
 	}
 	p.tokens(req, names)
 	if req.projected {
 		p.checkProjected(req)
+	} else {
+		p.checkPort(req)
 	}
 	return req, p.problems
 }
@@ -283,6 +290,18 @@ func (p *parser) checkUnique(tokens []tokenRequest) {
 					quote(t.path), t.name, other, api.AnnotationPathOf)
 			}
 		}
+	}
+}
+
+// checkPort checks what goes with the sidecar's port. The containers' ports are looked at elsewhere.
+func (p *parser) checkPort(req *request) {
+	if _, set := p.annotations[api.AnnotationMetricsPort]; req.readiness && !set {
+		p.add(api.ReasonInvalidValue, `%s: "true" needs a port that the kubelet can ask: add %s, or set this to "false"`,
+			api.AnnotationReadiness, api.AnnotationMetricsPort)
+	}
+	if u, err := url.Parse(req.notify); err == nil && req.metricsPort != 0 && u.Port() == strconv.Itoa(int(req.metricsPort)) {
+		p.add(api.ReasonInvalidValue, "%s: %d is the application's port in %s already: use another",
+			api.AnnotationMetricsPort, req.metricsPort, api.AnnotationNotify)
 	}
 }
 

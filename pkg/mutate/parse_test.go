@@ -46,7 +46,7 @@ func TestParse(t *testing.T) {
 			map[string]string{
 				"audience.vault": "vault\nb;c , d", "expiration": "2h", "path.vault": "dir/vault", "env.vault": "V", "file-mode": "440",
 				"mount-path": "/etc/tokens", "containers": "app, init", "skip-containers": "x", "refresh-at": "20%", "wait": "false",
-				"notify": "http://127.0.0.1:1/", "notify-signal": "SIGUSR1:a b", "metrics-port": "65535", "delivery": "sidecar", "inject": "true",
+				"notify": "http://127.0.0.1:1/", "notify-signal": "SIGUSR1:a b", "metrics-port": "65535", "readiness": "true", "delivery": "sidecar", "inject": "true",
 				"sidecar-resources": ` {"limits": {"memory": "32Mi"}} `,
 			},
 			func() *request {
@@ -55,7 +55,7 @@ func TestParse(t *testing.T) {
 						name: "vault", audiences: []string{"vault", "b", "c", "d"}, expirationSeconds: 7200, path: "dir/vault", file: "/etc/tokens/dir/vault", env: "V", mode: "0440",
 					}},
 					mountPath: "/etc/tokens", containers: []string{"app", "init"}, skipContainers: []string{"x"}, refreshAtPercent: 20,
-					notify: "http://127.0.0.1:1/", notifySignal: "SIGUSR1:a b", metricsPort: 65535,
+					notify: "http://127.0.0.1:1/", notifySignal: "SIGUSR1:a b", metricsPort: 65535, readiness: true,
 					resources: &corev1.ResourceRequirements{Limits: corev1.ResourceList{"memory": resource.MustParse("32Mi")}},
 				}
 			},
@@ -257,6 +257,7 @@ func TestHint(t *testing.T) {
 		"mountpath":         "did you mean podtoken.dev/mount-path?",
 		"skip-container":    "did you mean podtoken.dev/skip-containers?",
 		"container":         "did you mean podtoken.dev/containers?",
+		"readyness":         "did you mean podtoken.dev/readiness?",
 		"refresh":           "did you mean podtoken.dev/refresh-at?",
 		"exp.vault":         "did you mean podtoken.dev/expiration.vault?",
 		"colour":            "remove it; known are ",
@@ -278,7 +279,7 @@ func TestSettings(t *testing.T) {
 		"podtoken.dev/path": tokenScope, "podtoken.dev/env": tokenScope,
 		"podtoken.dev/mount-path": podScope, "podtoken.dev/containers": podScope, "podtoken.dev/skip-containers": podScope,
 		"podtoken.dev/refresh-at": podScope, "podtoken.dev/wait": podScope, "podtoken.dev/notify": podScope, "podtoken.dev/notify-signal": podScope,
-		"podtoken.dev/metrics-port": podScope, "podtoken.dev/delivery": podScope, "podtoken.dev/sidecar-resources": podScope, "podtoken.dev/inject": podScope,
+		"podtoken.dev/metrics-port": podScope, "podtoken.dev/readiness": podScope, "podtoken.dev/delivery": podScope, "podtoken.dev/sidecar-resources": podScope, "podtoken.dev/inject": podScope,
 	}
 	if diff := cmp.Diff(want, settings); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)

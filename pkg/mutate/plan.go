@@ -157,7 +157,6 @@ func (p *plan) warnings() []string {
 	warnings := slices.Concat(p.req.warnings, p.notes, p.audienceWarnings(), p.mountWarnings(), p.envWarnings())
 	if !p.req.projected {
 		warnings = append(warnings, p.readWarnings()...)
-		warnings = append(warnings, p.notYetWarnings()...)
 		warnings = append(warnings, p.meshWarnings()...)
 		if p.req.metricsPort != 0 && p.pod.Spec.HostNetwork {
 			warnings = append(warnings, fmt.Sprintf("%s: the pod uses the node's network, so %d becomes a port of the node", api.AnnotationMetricsPort, p.req.metricsPort))
@@ -193,17 +192,6 @@ func (p *plan) audienceWarnings() []string {
 		}
 		warnings = append(warnings, fmt.Sprintf("the token %q mixes the API server's audience %s with others: whoever receives it there can call the API server as this pod",
 			t.name, quote(t.audiences[i])))
-	}
-	return warnings
-}
-
-// notYetWarnings are about settings that the sidecar of this version takes and does not act on.
-func (p *plan) notYetWarnings() []string {
-	var warnings []string
-	for _, key := range []string{api.AnnotationNotify, api.AnnotationNotifySignal, api.AnnotationMetricsPort} {
-		if _, set := p.pod.Metadata.Annotations[key]; set {
-			warnings = append(warnings, key+" has no effect yet: the sidecar of this version does not act on it")
-		}
 	}
 	return warnings
 }

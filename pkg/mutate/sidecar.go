@@ -8,6 +8,7 @@ import (
 	"strconv"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/podtoken/podtoken/pkg/api"
 )
@@ -60,12 +61,26 @@ func (p *plan) newSidecar(id identity, resources corev1.ResourceRequirements) *c
 			c.Ports = []corev1.ContainerPort{{Name: api.ContainerName, ContainerPort: p.req.metricsPort, Protocol: corev1.ProtocolTCP}}
 		}
 	}
+	if p.req.readiness {
+		c.ReadinessProbe = readinessProbe(p.req.metricsPort)
+	}
 	if p.req.wait {
 		c.Lifecycle = &corev1.Lifecycle{PostStart: &corev1.LifecycleHandler{
 			Exec: &corev1.ExecAction{Command: []string{api.SidecarBinary, api.CommandWait}},
 		}}
 	}
 	return c
+}
+
+// readinessProbe makes the pod ready only while all its tokens are: the readiness of a native sidecar counts for the pod.
+// It never restarts anything, so the timeout can be generous.
+func readinessProbe(port int32) *corev1.Probe {
+	return &corev1.Probe{
+		ProbeHandler: corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{
+			Path: api.PathReady, Port: intstr.FromInt32(port), Scheme: corev1.URISchemeHTTP,
+		}},
+		TimeoutSeconds: 5, PeriodSeconds: 10, SuccessThreshold: 1, FailureThreshold: 3,
+	}
 }
 
 // argument writes a token for the command line: JSON without HTML escapes, so that it reads well in `kubectl describe pod`,

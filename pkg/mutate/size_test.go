@@ -134,6 +134,7 @@ func TestImports(t *testing.T) {
 		"k8s.io/api/core/v1",
 		"k8s.io/apimachinery/pkg/api/resource",
 		"k8s.io/apimachinery/pkg/apis/meta/v1",
+		"k8s.io/apimachinery/pkg/util/intstr",
 		"sigs.k8s.io/yaml",
 	}
 	forbidden := map[string]string{

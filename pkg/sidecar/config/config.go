@@ -62,11 +62,15 @@ func ParseToken(value string) (api.TokenSpec, error) {
 	return spec, nil
 }
 
+// maxProcessNameBytes is what the kernel keeps of a process's name in /proc/PID/comm: a longer one is no process's.
+const maxProcessNameBytes = 15
+
 // ParseSignal decodes the value of --notify-signal.
 func ParseSignal(value string) (Signal, error) {
 	name, process, found := strings.Cut(value, ":")
-	if !found || !slices.Contains(api.NotifySignals(), name) || process == "" || len(process) > 255 || hasControl(process) {
-		return Signal{}, fmt.Errorf("signal %q: want SIGNAL:process-name, where the signal is one of %s", value, strings.Join(api.NotifySignals(), ", "))
+	if !found || !slices.Contains(api.NotifySignals(), name) || process == "" || len(process) > maxProcessNameBytes || hasControl(process) {
+		return Signal{}, fmt.Errorf("signal %q: want SIGNAL:process-name, where the signal is one of %s, and the name, of at most %d bytes, is as in /proc/PID/comm",
+			value, strings.Join(api.NotifySignals(), ", "), maxProcessNameBytes)
 	}
 	return Signal{Name: name, Process: process}, nil
 }

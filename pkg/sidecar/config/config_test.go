@@ -105,6 +105,8 @@ func TestParseSignal(t *testing.T) {
 		"no colon":               {value: "SIGHUP", bad: true},
 		"a signal that kills":    {value: "SIGKILL:nginx", bad: true},
 		"a number":               {value: "1:nginx", bad: true},
+		"the longest name":       {value: "SIGTERM:123456789012345", want: Signal{"SIGTERM", "123456789012345"}},
+		"a name that is cut off": {value: "SIGTERM:1234567890123456", bad: true},
 		"a newline":              {value: "SIGHUP:ngi\nnx", bad: true},
 	} {
 		t.Run(name, func(t *testing.T) {
