@@ -2,8 +2,12 @@
 // file, never a wrong mode, and never no file at all.
 //
 // A file is written under a temporary name in the same directory, gets its mode there, and takes its place by
-// rename(2), which also makes inotify on the directory work. Nothing is synced to a disk: the directory is a tmpfs that
-// ends with its pod, where fsync does nothing; a power failure leaves no file behind that could be incomplete.
+// rename(2), which also makes inotify on the directory work. Nothing is synced to a disk, neither the file nor the
+// directory after the rename: fsync orders what reaches a disk before a power failure, and the directory is a tmpfs, where
+// it does nothing (noop_fsync in the kernel's mm/shmem.c). What is in memory is complete for every reader once rename
+// returns, and after a power failure, or with the pod's end, nothing is left that could be incomplete.
+//
+// Nothing depends on the size of a page; for a moment a file takes its space, rounded up to pages, twice.
 //
 // The package runs in every pod of podtoken's users: standard library and pkg/api only.
 package atomicfile
@@ -17,6 +21,7 @@ import (
 	"os"
 	"path"
 	"strings"
+	"syscall"
 
 	"github.com/podtoken/podtoken/pkg/api"
 )
@@ -47,8 +52,10 @@ func Open(name string) (*Dir, error) {
 func (d *Dir) Close() error { return d.root.Close() }
 
 // Write replaces the file name, a slash-separated path below the directory, and creates the folders it needs. The mode
-// is exact, whatever the umask. On any error the old file is untouched and no temporary file is left.
-func (d *Dir) Write(name string, content []byte, mode fs.FileMode) (err error) {
+// is exact, whatever the umask; the group is the directory's when that has the setgid bit, as with an fsGroup. A link or
+// an empty folder in the way is replaced, not followed; a folder with something in it is left alone. On any error the old
+// file is untouched and no temporary file is left. The answer is the file at the moment before it took its place.
+func (d *Dir) Write(name string, content []byte, mode fs.FileMode) (info fs.FileInfo, err error) {
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("writing %q: %w", name, err)
@@ -56,45 +63,60 @@ func (d *Dir) Write(name string, content []byte, mode fs.FileMode) (err error) {
 	}()
 	folder := path.Dir(name)
 	if err := d.makeFolders(folder); err != nil {
-		return err
-	}
-	info, err := d.root.Lstat(name)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	if err == nil && !info.Mode().IsRegular() {
-		return fmt.Errorf("%s is in the way: remove it, only a regular file is replaced", describe(info.Mode()))
+		return nil, err
 	}
 	temporary := path.Join(folder, api.TempPrefix+rand.Text())
 	f, err := d.root.OpenFile(temporary, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, d.root.Remove(temporary))
 		}
 	}()
-	err = errors.Join(d.fill(f, content), setMode(f, mode), f.Close())
-	if err != nil {
-		return err
+	err = d.fill(f, content)
+	if err == nil {
+		info, err = setMode(f, mode)
 	}
-	return d.root.Rename(temporary, name)
+	if err := errors.Join(err, f.Close()); err != nil {
+		return nil, err
+	}
+	if err := d.makeWay(name); err != nil {
+		return nil, err
+	}
+	return info, d.root.Rename(temporary, name)
+}
+
+// makeWay removes an empty folder that lies where the file must be: rename(2) replaces everything else by itself. The
+// kubelet makes such folders for a subPath that comes before its file.
+func (d *Dir) makeWay(name string) error {
+	info, err := d.root.Lstat(name)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && !info.IsDir() {
+		return nil
+	}
+	if err == nil {
+		err = d.root.Remove(name)
+	}
+	if errors.Is(err, syscall.ENOTEMPTY) || errors.Is(err, syscall.EEXIST) {
+		return errors.New("a folder with something in it is in the way: remove it")
+	}
+	return err
 }
 
 // setMode sets the mode and looks whether the file system took it.
-func setMode(f *os.File, mode fs.FileMode) error {
+func setMode(f *os.File, mode fs.FileMode) (fs.FileInfo, error) {
 	if err := f.Chmod(mode); err != nil {
-		return err
+		return nil, err
 	}
 	info, err := f.Stat()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if info.Mode().Perm() != mode {
-		return fmt.Errorf("the file system made mode %04o of %04o", info.Mode().Perm(), mode)
+		return nil, fmt.Errorf("the file system made mode %04o of %04o", info.Mode().Perm(), mode)
 	}
-	return nil
+	return info, nil
 }
 
 // makeFolders makes folder and those above it.

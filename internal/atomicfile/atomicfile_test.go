@@ -25,6 +25,12 @@ func open(t *testing.T) (*Dir, string) {
 	return d, name
 }
 
+func write(t *testing.T, d *Dir, name string, content []byte, mode fs.FileMode) {
+	t.Helper()
+	_, err := d.Write(name, content, mode)
+	check(t, err)
+}
+
 // tree is every name below dir with its mode, and the content of files.
 func tree(t *testing.T, dir string) map[string]string {
 	t.Helper()
@@ -72,8 +78,10 @@ func TestWrite(t *testing.T) {
 		"an old file with another mode":      {prepare: file("vault", 0o666), path: "vault", mode: 0o440, want: map[string]string{"vault": "-r--r----- new"}},
 		"the setgid bit goes on to folders":  {umask: 0o077, prepare: setgid, path: "a/b/c", mode: 0o440, want: map[string]string{"a": "dgrwxr-xr-x", "a/b": "dgrwxr-xr-x", "a/b/c": "-r--r----- new"}},
 		"a folder of a killed run is opened": {prepare: folder("a", 0o700), path: "a/c", mode: 0o440, want: map[string]string{"a": "drwxr-xr-x", "a/c": "-r--r----- new"}},
-		"a folder in the way":                {prepare: folder("vault", 0o755), path: "vault", mode: 0o400, want: map[string]string{"vault": "drwxr-xr-x"}, err: `writing "vault": a folder is in the way: remove it, only a regular file is replaced`},
-		"a link in the way":                  {prepare: link("vault"), path: "vault", mode: 0o400, want: map[string]string{"vault": "Lrwxrwxrwx"}, err: `writing "vault": a symbolic link is in the way: remove it, only a regular file is replaced`},
+		"an empty folder in the way":         {prepare: folder("vault", 0o755), path: "vault", mode: 0o400, want: map[string]string{"vault": "-r-------- new"}},
+		"a folder with something in it":      {prepare: folder("vault/x", 0o755), path: "vault", mode: 0o400, want: map[string]string{"vault": "drwxr-xr-x", "vault/x": "drwxr-xr-x"}, err: `writing "vault": a folder with something in it is in the way: remove it`},
+		"a link in the way is not followed":  {prepare: link("vault"), path: "vault", mode: 0o400, want: map[string]string{"vault": "-r-------- new"}},
+		"a pipe in the way is not opened":    {prepare: pipe("vault"), path: "vault", mode: 0o400, want: map[string]string{"vault": "-r-------- new"}},
 		"a file where a folder must be":      {prepare: file("a", 0o400), path: "a/b", mode: 0o400, want: map[string]string{"a": "-r-------- old"}, err: `writing "a/b": a file is in the way: "a" must be a folder`},
 		"a link where a folder must be":      {prepare: link("a"), path: "a/b", mode: 0o400, want: map[string]string{"a": "Lrwxrwxrwx"}, err: `writing "a/b": a symbolic link is in the way: "a" must be a folder`},
 		"a path that leads out":              {path: "../vault", mode: 0o400, want: map[string]string{}, err: "path escapes from parent"},
@@ -84,7 +92,7 @@ func TestWrite(t *testing.T) {
 				c.prepare(t, dir)
 			}
 			defer syscall.Umask(syscall.Umask(c.umask))
-			err := d.Write(c.path, []byte("new"), c.mode)
+			_, err := d.Write(c.path, []byte("new"), c.mode)
 			if (err == nil) != (c.err == "") || err != nil && !strings.Contains(err.Error(), c.err) {
 				t.Errorf("error %v, want %q", err, c.err)
 			}
@@ -104,13 +112,17 @@ func file(name string, mode fs.FileMode) func(*testing.T, string) {
 
 func folder(name string, mode fs.FileMode) func(*testing.T, string) {
 	return func(t *testing.T, dir string) {
-		check(t, os.Mkdir(filepath.Join(dir, name), 0o700))
+		check(t, os.MkdirAll(filepath.Join(dir, name), 0o755))
 		check(t, os.Chmod(filepath.Join(dir, name), mode))
 	}
 }
 
 func link(name string) func(*testing.T, string) {
 	return func(t *testing.T, dir string) { check(t, os.Symlink("/tmp", filepath.Join(dir, name))) }
+}
+
+func pipe(name string) func(*testing.T, string) {
+	return func(t *testing.T, dir string) { check(t, syscall.Mkfifo(filepath.Join(dir, name), 0o600)) }
 }
 
 // setgid makes the directory as the kubelet does for an fsGroup.
@@ -127,12 +139,12 @@ func check(t *testing.T, err error) {
 
 func TestAFullVolumeLeavesTheOldFileAndNoOther(t *testing.T) {
 	d, dir := open(t)
-	check(t, d.Write("vault", []byte("old"), 0o400))
+	write(t, d, "vault", []byte("old"), 0o400)
 	d.fill = func(w io.Writer, content []byte) error {
 		_, _ = w.Write(content[:1])
 		return syscall.ENOSPC
 	}
-	err := d.Write("vault", []byte("new"), 0o400)
+	_, err := d.Write("vault", []byte("new"), 0o400)
 	if err == nil || err.Error() != `writing "vault": no space left on device` {
 		t.Errorf("%v", err)
 	}
@@ -141,10 +153,40 @@ func TestAFullVolumeLeavesTheOldFileAndNoOther(t *testing.T) {
 	}
 }
 
+// The answer describes the very file that lies there, so that what somebody else does to it is noticed.
+func TestTheAnswerIsTheFile(t *testing.T) {
+	d, dir := open(t)
+	wrote, err := d.Write("a/vault", []byte("new"), 0o440)
+	check(t, err)
+	found, err := os.Lstat(filepath.Join(dir, "a/vault"))
+	check(t, err)
+	if !os.SameFile(wrote, found) || wrote.Size() != found.Size() || wrote.Mode() != found.Mode() || !wrote.ModTime().Equal(found.ModTime()) {
+		t.Errorf("%v and %v", wrote, found)
+	}
+}
+
+// An fsGroup is the group of a directory with the setgid bit: files get it, also in folders.
+func TestTheGroupIsTheDirectorys(t *testing.T) {
+	d, dir := open(t)
+	group := 4711
+	if os.Getuid() != 0 {
+		group = os.Getgid()
+	}
+	check(t, os.Chown(dir, -1, group))
+	setgid(t, dir)
+	for _, name := range []string{"vault", "a/b/vault"} {
+		info, err := d.Write(name, []byte("new"), 0o440)
+		check(t, err)
+		if got := info.Sys().(*syscall.Stat_t).Gid; int(got) != group {
+			t.Errorf("%s has group %d", name, got)
+		}
+	}
+}
+
 func TestCleanRemovesWhatAKilledRunLeftAndNothingElse(t *testing.T) {
 	d, dir := open(t)
-	check(t, d.Write("a/b/vault", []byte("token"), 0o400))
-	check(t, d.Write(".podtoken-status.json", []byte("{}"), 0o444))
+	write(t, d, "a/b/vault", []byte("token"), 0o400)
+	write(t, d, ".podtoken-status.json", []byte("{}"), 0o444)
 	file(".podtoken-tmp-ABC", 0o600)(t, dir)
 	file("a/b/.podtoken-tmp-DEF", 0o400)(t, dir)
 	folder("a/.podtoken-tmp-folder", 0o755)(t, dir)
@@ -169,13 +211,13 @@ func TestOpenNeedsTheDirectory(t *testing.T) {
 func TestAReaderSeesTheOldOrTheNew(t *testing.T) {
 	d, dir := open(t)
 	content := func(i int) string { return strings.Repeat(fmt.Sprint(i%10), 4096) }
-	check(t, d.Write("a/vault", []byte(content(0)), 0o440))
+	write(t, d, "a/vault", []byte(content(0)), 0o440)
 	var done atomic.Bool
 	finished := make(chan error, 1)
 	go func() {
 		defer done.Store(true)
 		for i := range 500 {
-			if err := d.Write("a/vault", []byte(content(i)), 0o440); err != nil {
+			if _, err := d.Write("a/vault", []byte(content(i)), 0o440); err != nil {
 				finished <- err
 				return
 			}
@@ -208,7 +250,7 @@ func BenchmarkWrite(b *testing.B) {
 	}
 	content := make([]byte, 1500)
 	for b.Loop() {
-		if err := d.Write("vault", content, 0o400); err != nil {
+		if _, err := d.Write("vault", content, 0o400); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -3,7 +3,8 @@
 //
 // What it holds on to: TLS 1.2 at least, the cluster's own CA and no other, no proxy from the environment (the request
 // carries a credential), no redirects, bounded time and bounded answers; credential and CA are read again for every
-// request, because the kubelet replaces them. No error has any part of a token in it.
+// request, because the kubelet replaces them. The credential can be renewed in memory as well: see credentials. No error
+// has any part of a token in it.
 //
 // The package runs in every pod of podtoken's users: standard library and pkg/... only. client-go would add 20 million
 // bytes.
@@ -23,6 +24,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -55,8 +57,9 @@ type Config struct {
 
 // Client is a sidecar.Minter.
 type Client struct {
-	config   Config
-	endpoint string
+	config      Config
+	endpoint    string
+	credentials *credentials
 
 	mu        sync.Mutex
 	authority []byte // the PEM that transport trusts
@@ -75,7 +78,7 @@ func New(c Config) (*Client, error) {
 		Host:   net.JoinHostPort(strings.Trim(c.Host, "[]"), c.Port),
 		Path:   "/api/v1/namespaces/" + c.Pod.Namespace + "/serviceaccounts/" + c.Pod.ServiceAccount + "/token",
 	}
-	return &Client{config: c, endpoint: endpoint.String()}, nil
+	return &Client{config: c, endpoint: endpoint.String(), credentials: newCredentials(filepath.Join(c.CredentialDir, "token"))}, nil
 }
 
 // Mint asks for one token and holds the answer against what was asked. Every error is a *sidecar.Error.
@@ -84,17 +87,58 @@ func (c *Client) Mint(ctx context.Context, spec api.TokenSpec) (sidecar.Token, e
 		// The API server would fill in its own audience: an API credential.
 		return sidecar.Token{}, &sidecar.Error{Class: sidecar.ClassConfiguration, Message: "no audience to ask for"}
 	}
-	credential, err := c.credential()
+	return c.ask(ctx, spec)
+}
+
+// ask tries the credentials one after the other: which one is refused cannot be known beforehand.
+func (c *Client) ask(ctx context.Context, spec api.TokenSpec) (sidecar.Token, error) {
+	all, err := c.credentials.candidates()
 	if err != nil {
 		return sidecar.Token{}, err
 	}
-	token, err := c.mint(ctx, spec, credential)
-	if e, ok := errors.AsType[*sidecar.Error](err); ok && e.Class == sidecar.ClassUnauthorized {
-		if renewed, err := c.credential(); err == nil && renewed != credential {
-			return c.mint(ctx, spec, renewed)
+	var refusal error
+	for _, credential := range all {
+		token, err := c.try(ctx, spec, credential)
+		if e, ok := errors.AsType[*sidecar.Error](err); !ok || e.Class != sidecar.ClassUnauthorized {
+			return token, err
 		}
+		refusal = err
+	}
+	// The kubelet may have replaced the file since it was read.
+	again, err := c.credentials.candidates()
+	if err == nil && !slices.Contains(all, again[0]) {
+		return c.try(ctx, spec, again[0])
+	}
+	return sidecar.Token{}, refusal
+}
+
+// try asks with one credential and remembers whether it was taken.
+func (c *Client) try(ctx context.Context, spec api.TokenSpec, credential string) (sidecar.Token, error) {
+	token, err := c.mint(ctx, spec, credential)
+	e, failed := errors.AsType[*sidecar.Error](err)
+	if !failed || e.Status != 0 {
+		c.credentials.judge(credential, failed && e.Class == sidecar.ClassUnauthorized)
 	}
 	return token, err
+}
+
+// Credential looks at our own credential, without a request.
+func (c *Client) Credential() sidecar.Credential { return c.credentials.look() }
+
+// Renew asks for a credential of the same audiences for the same pod, and keeps it in memory: what the guard of the
+// cluster allows.
+func (c *Client) Renew(ctx context.Context) (sidecar.Signer, error) {
+	audiences := c.credentials.audiences()
+	if len(audiences) == 0 {
+		return sidecar.Signer{}, &sidecar.Error{Class: sidecar.ClassCredential, Message: "renewing the API credential: the audiences of the present one are unknown"}
+	}
+	asked := time.Now()
+	token, err := c.ask(ctx, api.TokenSpec{Audiences: audiences, ExpirationSeconds: api.RenewalSeconds})
+	if err != nil {
+		return sidecar.Signer{}, err
+	}
+	c.credentials.keep(token, asked)
+	return sidecar.SignerOf(token.Claims), nil
 }
 
 // Idle closes the connections.
@@ -192,19 +236,6 @@ func (c *Client) accept(content []byte, spec api.TokenSpec) (sidecar.Token, erro
 		Claims:  claims,
 		Expires: answer.Status.ExpirationTimestamp,
 	}, nil
-}
-
-// credential reads our own API token. The kubelet replaces it by switching a symbolic link.
-func (c *Client) credential() (string, error) {
-	content, err := readFile(filepath.Join(c.config.CredentialDir, "token"))
-	credential := strings.TrimSpace(string(content))
-	if err == nil && credential == "" {
-		err = errors.New("the token file is empty")
-	}
-	if err != nil {
-		return "", &sidecar.Error{Class: sidecar.ClassCredential, Message: "reading the API credential: " + err.Error()}
-	}
-	return credential, nil
 }
 
 // trusted is a transport that trusts the CA file as it is now.

@@ -358,7 +358,7 @@ func TestACredentialThatIsNoHeaderIsNotSaid(t *testing.T) {
 	server := fakeapi.Start(t)
 	c, dir := client(t, server)
 	server.WriteCredential(t, dir, "sec\nret")
-	if e := failure(t, c); e.Class != "Network" || strings.Contains(e.Message, "ret\"") || server.Requests() != 0 {
+	if e := failure(t, c); e.Class != "Credential" || strings.Contains(e.Message, "ret\"") || !strings.Contains(e.Message, "blanks or control characters") || server.Requests() != 0 {
 		t.Error(e)
 	}
 }

@@ -19,14 +19,44 @@ import (
 type Minter interface {
 	// Mint asks for one token. Its errors are *Error; any other counts as ClassNetwork. It is called concurrently.
 	Mint(ctx context.Context, spec api.TokenSpec) (Token, error)
+	// Credential looks at our own API credential, without a request; it is cheap while nothing has changed. It is called
+	// at least every minute, by one goroutine.
+	Credential() Credential
+	// Renew asks for another API credential, to be kept in memory, and tells who signed it. Its errors are as Mint's.
+	Renew(ctx context.Context) (Signer, error)
 	// Idle is called when nothing will be asked for a while: connections are closed.
 	Idle()
+}
+
+// Credential is the state of our own API credential: the file that the kubelet replaces, and what was renewed.
+type Credential struct {
+	// Signer is that of the file; zero when it cannot be read.
+	Signer Signer
+	// RenewIn is when Renew is due, 0 or less for now, should nothing change until then.
+	RenewIn time.Duration
+	// Left is what should be left of the credential that lasts longest; 0 or less for none.
+	Left time.Duration
+	// Problem is why the file cannot be used; empty when it can.
+	Problem string
+}
+
+// Signer is what a token tells about the cluster that issued it.
+type Signer struct {
+	KeyID, ServiceAccountUID string
+	// IssuedAt is by the API server's clock.
+	IssuedAt time.Time
+}
+
+// SignerOf is the Signer of a token.
+func SignerOf(claims jwt.Claims) Signer {
+	return Signer{KeyID: claims.KeyID, ServiceAccountUID: claims.ServiceAccountUID, IssuedAt: claims.IssuedAt}
 }
 
 // Writer replaces files below Config.Dir so that a reader sees the old content or the new, never a part.
 // internal/atomicfile is the real one.
 type Writer interface {
-	Write(path string, content []byte, mode fs.FileMode) error
+	// Write returns the file as it was when it took its place, and may have been changed since.
+	Write(path string, content []byte, mode fs.FileMode) (fs.FileInfo, error)
 	// Clean removes what a killed predecessor left behind.
 	Clean() error
 }
@@ -61,7 +91,7 @@ type Class string
 
 // Classes of failures: a closed set, used in logs, in the status file and as a metric label.
 const (
-	// ClassUnauthorized: 401, our credential was refused, also after reading it again.
+	// ClassUnauthorized: 401, our credentials were refused, the file's also after reading it again.
 	ClassUnauthorized Class = "Unauthorized"
 	// ClassForbidden: 403, no permission (yet), or a policy.
 	ClassForbidden Class = "Forbidden"

@@ -3,7 +3,6 @@ package sidecar
 import (
 	"encoding/json"
 	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -51,8 +50,12 @@ func (t *token) status() status.Token {
 	if t.exists {
 		line.RequestedAt = t.received.wall.UTC()
 	}
-	if t.lastErr != nil {
-		line.LastError, line.LastErrorClass = t.lastErr.Error(), string(t.lastErr.Class)
+	err := t.lastErr
+	if err == nil && t.broken.failures > 0 {
+		err, line.Failures = t.broken.err, t.broken.failures
+	}
+	if err != nil {
+		line.LastError, line.LastErrorClass = err.Error(), string(err.Class)
 	}
 	return line
 }
@@ -64,25 +67,13 @@ func (s *Sidecar) saveStatus() {
 		all.Tokens = append(all.Tokens, t.status())
 	}
 	content, err := json.Marshal(all)
+	s.status = nil
 	if err == nil {
-		err = s.writer.Write(api.StatusFile, append(content, '\n'), status.Mode)
+		s.status, err = s.writer.Write(api.StatusFile, append(content, '\n'), status.Mode)
 	}
 	if err != nil {
 		s.log.Warn("Writing the status failed", "error", err.Error())
 	}
-}
-
-// rewrite replaces a token file by itself, which gives it the right mode.
-func (s *Sidecar) rewrite(t *token) error {
-	content, err := os.ReadFile(filepath.Join(s.config.Dir, filepath.FromSlash(t.spec.Path)))
-	if err != nil {
-		return err
-	}
-	if err := s.writer.Write(t.spec.Path, content, t.mode); err != nil {
-		return err
-	}
-	s.log.Info("Token file's mode corrected", "token", t.spec.Name, "path", t.spec.Path, "mode", t.spec.Mode)
-	return nil
 }
 
 func (s *Sidecar) logStart() {

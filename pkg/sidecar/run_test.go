@@ -38,6 +38,11 @@ type apiServer struct {
 	asked    []ask
 	now, top int // requests at a time
 	idle     int
+	// tokens are signed by key, for the account.
+	key, account string
+	credential   Credential
+	renewals     []time.Time
+	renewErr     error
 }
 
 type ask struct {
@@ -62,7 +67,31 @@ func (a *apiServer) Mint(ctx context.Context, spec api.TokenSpec) (Token, error)
 	if a.err != nil {
 		return Token{}, a.err
 	}
-	return mint(spec.Audiences, time.Now(), a.lifetime), nil
+	return a.mint(spec), nil
+}
+
+func (a *apiServer) mint(spec api.TokenSpec) Token {
+	token := mint(spec.Audiences, time.Now(), a.lifetime)
+	token.Claims.KeyID, token.Claims.ServiceAccountUID = a.key, a.account
+	token.Secret = Secret(jwttest.Encode(token.Claims))
+	return token
+}
+
+func (a *apiServer) Credential() Credential {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.credential
+}
+
+func (a *apiServer) Renew(context.Context) (Signer, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.renewals = append(a.renewals, time.Now())
+	if a.renewErr != nil {
+		return Signer{}, a.renewErr
+	}
+	a.credential.RenewIn = 30 * time.Minute
+	return Signer{a.key, a.account, time.Now()}, nil
 }
 
 func (a *apiServer) Idle() {
@@ -103,28 +132,31 @@ type disk struct {
 	err atomic.Pointer[error]
 }
 
-func (d *disk) Write(path string, content []byte, mode fs.FileMode) error {
+func (d *disk) Write(path string, content []byte, mode fs.FileMode) (fs.FileInfo, error) {
 	if err := d.err.Load(); err != nil && path != ".podtoken-status.json" {
-		return *err
+		return nil, *err
 	}
 	name := filepath.Join(d.dir, path)
-	return errors.Join(
+	err := errors.Join(
 		os.MkdirAll(filepath.Dir(name), 0o755),
-		os.WriteFile(name+".new", content, 0o600), os.Chmod(name+".new", mode), os.Rename(name+".new", name))
+		os.WriteFile(name+".new", content, 0o600), os.Chmod(name+".new", mode))
+	info, statErr := os.Stat(name + ".new")
+	return info, errors.Join(err, statErr, os.Rename(name+".new", name))
 }
 
 func (d *disk) Clean() error { return nil }
 
 // bench is a Sidecar in a bubble, with everything around it.
 type bench struct {
-	t       *testing.T
-	api     *apiServer
-	disk    *disk
-	sidecar *Sidecar
-	log     *bytes.Buffer // read it after stop
-	batches atomic.Pointer[[]string]
-	start   time.Time
-	offset  atomic.Int64 // of the wall clock
+	t        *testing.T
+	api      *apiServer
+	disk     *disk
+	sidecar  *Sidecar
+	log      *bytes.Buffer // read it after stop
+	batches  atomic.Pointer[[]string]
+	snapshot atomic.Pointer[Snapshot]
+	start    time.Time
+	offset   atomic.Int64 // of the wall clock
 
 	cancel context.CancelFunc
 	ended  chan error
@@ -135,7 +167,7 @@ func spec(name string, seconds int64) api.TokenSpec {
 }
 
 func newBench(t *testing.T, tokens ...api.TokenSpec) *bench {
-	b := &bench{t: t, api: &apiServer{lifetime: time.Hour}, disk: &disk{dir: t.TempDir()}, start: time.Now()}
+	b := &bench{t: t, api: &apiServer{lifetime: time.Hour, key: "key-1", account: "account-1", credential: Credential{RenewIn: 100 * time.Hour}}, disk: &disk{dir: t.TempDir()}, start: time.Now()}
 	b.restart(tokens...)
 	return b
 }
@@ -145,6 +177,7 @@ func (b *bench) restart(tokens ...api.TokenSpec) {
 	b.log = new(bytes.Buffer)
 	b.sidecar = New(config.Config{Pod: testPod, Tokens: tokens, Dir: b.disk.dir}, Deps{
 		Minter: b.api, Writer: b.disk, Version: "v1.2.3", Log: slog.New(slog.NewJSONHandler(b.log, nil)),
+		OnSnapshot: func(snapshot Snapshot) { b.snapshot.Store(&snapshot) },
 		OnBatch: func(_ context.Context, batch Batch) {
 			all := []string{strings.Join(batch.Written, "+")}
 			if old := b.batches.Load(); old != nil {
@@ -154,6 +187,7 @@ func (b *bench) restart(tokens ...api.TokenSpec) {
 		},
 	})
 	b.sidecar.random = func() float64 { return 0 } // refreshes as late, and retries as early, as they can be
+	b.sidecar.phase = 0
 	clock := b.sidecar.clock
 	b.sidecar.clock = func() instant {
 		now := clock()
@@ -201,7 +235,7 @@ func (b *bench) left(path string) time.Duration {
 
 func (b *bench) put(path string, content string, mode fs.FileMode) {
 	b.t.Helper()
-	if err := b.disk.Write(path, []byte(content), mode); err != nil {
+	if _, err := b.disk.Write(path, []byte(content), mode); err != nil {
 		b.t.Fatal(err)
 	}
 }

@@ -22,6 +22,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -47,6 +48,7 @@ type Server struct {
 
 	mu          sync.Mutex
 	credential  string
+	accept      func(credential string) bool
 	lifetime    time.Duration
 	handler     http.HandlerFunc
 	change      func(*jwt.Claims)
@@ -101,6 +103,9 @@ func Credential(name string) string {
 
 // SetCredential changes which credential is accepted.
 func (s *Server) SetCredential(credential string) { s.locked(func() { s.credential = credential }) }
+
+// Accept lets a function decide which credentials are accepted, instead of SetCredential; nil for that again.
+func (s *Server) Accept(accept func(credential string) bool) { s.locked(func() { s.accept = accept }) }
 
 // SetLifetime changes what is granted, whatever is asked.
 func (s *Server) SetLifetime(lifetime time.Duration) { s.locked(func() { s.lifetime = lifetime }) }
@@ -174,12 +179,15 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	body, _ := io.ReadAll(r.Body)
 	s.mu.Lock()
 	s.bodies = append(s.bodies, string(body))
-	credential, handler := s.credential, s.handler
+	credential, accept, handler := s.credential, s.accept, s.handler
 	s.mu.Unlock()
+	if accept == nil {
+		accept = func(given string) bool { return given == credential }
+	}
 	switch {
 	case r.Method != http.MethodPost || r.URL.Path != "/api/v1/namespaces/"+Namespace+"/serviceaccounts/"+ServiceAccount+"/token":
 		Refuse(http.StatusNotFound, "NotFound", "the server could not find the requested resource")(w, r)
-	case r.Header.Get("Authorization") != "Bearer "+credential:
+	case !accept(strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer ")):
 		Refuse(http.StatusUnauthorized, "Unauthorized", "Unauthorized")(w, r)
 	case handler != nil:
 		r.Body = io.NopCloser(bytes.NewReader(body))

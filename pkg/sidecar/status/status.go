@@ -13,6 +13,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"github.com/podtoken/podtoken/pkg/api"
@@ -79,32 +80,43 @@ type File struct {
 	Claims   jwt.Claims
 	Mode     fs.FileMode
 	Modified time.Time
+	Info     fs.FileInfo
 }
 
 // ReadFile reads one token file. What is not a complete token is an error that says so, without its content.
 func ReadFile(dir, path string) (File, error) {
+	f, _, err := ReadToken(dir, path)
+	return f, err
+}
+
+// ReadToken is ReadFile with the token's text.
+func ReadToken(dir, path string) (File, []byte, error) {
 	name := filepath.Join(dir, filepath.FromSlash(path))
 	info, err := os.Lstat(name)
 	if err != nil {
-		return File{}, err
+		return File{}, nil, err
 	}
 	if !info.Mode().IsRegular() {
-		return File{}, fmt.Errorf("%q is not a regular file", path)
+		return File{}, nil, fmt.Errorf("%q is not a regular file", path)
 	}
-	f, err := os.Open(name)
+	// Should a link or a pipe take its place right now, it is not followed and not waited for.
+	f, err := os.OpenFile(name, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
 	if err != nil {
-		return File{}, err
+		return File{}, nil, err
 	}
 	defer func() { _ = f.Close() }()
 	content, err := io.ReadAll(io.LimitReader(f, maxTokenBytes))
 	if err != nil {
-		return File{}, err
+		return File{}, nil, err
+	}
+	if info, err = f.Stat(); err != nil {
+		return File{}, nil, err
 	}
 	claims, err := jwt.Parse(string(content))
 	if err != nil {
-		return File{}, fmt.Errorf("%q is not complete: %w", path, err)
+		return File{}, nil, fmt.Errorf("%q is not complete: %w", path, err)
 	}
-	return File{Claims: claims, Mode: info.Mode().Perm(), Modified: info.ModTime()}, nil
+	return File{Claims: claims, Mode: info.Mode().Perm(), Modified: info.ModTime(), Info: info}, content, nil
 }
 
 // Problem is why the token's file cannot be used at the given time; empty when it can: the file exists, is a complete
