@@ -47,6 +47,8 @@ type pod struct {
 	server      *fakeapi.Server
 	dir, apiDir string
 	termination string
+	// flags of run, besides those that every test needs.
+	flags []string
 
 	// output is everything that any process of the test said.
 	output *buffer
@@ -79,7 +81,7 @@ const (
 func (p *pod) start(tokens ...string) {
 	p.t.Helper()
 	p.kill()
-	args := []string{"run", "--termination-log=" + p.termination, "--dir=" + p.dir, "--api-dir=" + p.apiDir}
+	args := append([]string{"run", "--termination-log=" + p.termination, "--dir=" + p.dir, "--api-dir=" + p.apiDir}, p.flags...)
 	for _, token := range tokens {
 		args = append(args, "--token="+token)
 	}

@@ -164,14 +164,21 @@ func TestLife(t *testing.T) {
 				p.server.WriteCredential(p.t, p.apiDir, third)
 			}, files: both, requests: -1},
 		},
-		"a folder in the way is told": {
+		"a folder with something in it is in the way, which is told": {
+			{name: "start", do: func(p *pod) {
+				_ = os.Mkdir(filepath.Join(p.dir, "vault"), 0o755)
+				put(p, "vault/of-somebody", "x", 0o644)
+				start(p)
+			}, requests: -1, files: map[string]string{"deep/er/billing.jwt": "0440"}, log: []string{
+				`"token":"vault"|"errorClass":"File"|"error":"File: writing \"vault\": a folder with something in it is in the way: remove it"`,
+			}},
+			{name: "it is removed", do: func(p *pod) { _ = os.RemoveAll(filepath.Join(p.dir, "vault")) }, files: both, requests: 2},
+		},
+		"an empty folder in the way is replaced": {
 			{name: "start", do: func(p *pod) {
 				_ = os.Mkdir(filepath.Join(p.dir, "vault"), 0o755)
 				start(p)
-			}, requests: -1, files: map[string]string{"deep/er/billing.jwt": "0440"}, log: []string{
-				`"token":"vault"|"errorClass":"File"|"error":"File: writing \"vault\": a folder is in the way: remove it, only a regular file is replaced"`,
-			}},
-			{name: "it is removed", do: func(p *pod) { _ = os.Remove(filepath.Join(p.dir, "vault")) }, files: both, requests: 2},
+			}, files: both, requests: 2},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

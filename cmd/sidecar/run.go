@@ -13,11 +13,8 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"github.com/podtoken/podtoken/internal/atomicfile"
-	"github.com/podtoken/podtoken/internal/tokenrequest"
 	"github.com/podtoken/podtoken/internal/version"
 	"github.com/podtoken/podtoken/pkg/api"
-	"github.com/podtoken/podtoken/pkg/sidecar"
 	"github.com/podtoken/podtoken/pkg/sidecar/status"
 )
 
@@ -72,16 +69,16 @@ func runSidecar(ctx context.Context, args []string, getenv func(string) string, 
 	if errors.Is(err, flag.ErrHelp) {
 		return exitOK, err
 	}
-	var s *sidecar.Sidecar
+	var p *parts
 	if err == nil {
-		s, err = o.build(getenv, log)
+		p, err = o.build(getenv, log)
 	}
 	if err != nil {
 		log.Error("Configuration refused", "error", err.Error())
 		terminate(log, o.terminationLog, err.Error())
 		return exitUsage, nil
 	}
-	err = s.Run(ctx)
+	err = p.run(ctx)
 	if err != nil {
 		log.Error("Stopping before every token existed", "error", err.Error())
 		terminate(log, o.terminationLog, err.Error())
@@ -89,31 +86,6 @@ func runSidecar(ctx context.Context, args []string, getenv func(string) string, 
 	}
 	log.Info("Stopping")
 	return exitOK, nil
-}
-
-// build wires the sidecar of the options and the environment.
-func (o options) build(getenv func(string) string, log *slog.Logger) (*sidecar.Sidecar, error) {
-	config, err := o.config(getenv)
-	if err != nil {
-		return nil, err
-	}
-	client, err := tokenrequest.New(tokenrequest.Config{
-		Host:          getenv("KUBERNETES_SERVICE_HOST"),
-		Port:          getenv("KUBERNETES_SERVICE_PORT"),
-		CredentialDir: o.apiDir,
-		Pod:           config.Pod,
-		UserAgent:     "podtoken-sidecar/" + version.Version,
-	})
-	if err != nil {
-		return nil, err
-	}
-	files, err := atomicfile.Open(config.Dir)
-	if err != nil {
-		return nil, err
-	}
-	return sidecar.New(config, sidecar.Deps{
-		Minter: client, Writer: files, Log: log, Version: version.Version, Refresh: refreshSignal(),
-	}), nil
 }
 
 // runWait is the command wait, the postStart hook. The kubelet sets no limit on a hook's time, so this does.
