@@ -5,6 +5,8 @@
 // the repository, below ${PODTOKEN_CACHE:-${XDG_CACHE_HOME:-~/.cache}}/podtoken; that directory can be deleted at any
 // time. The few Debian packages that are needed beside Go are installed when they are missing.
 //
+// PODTOKEN_E2E_NAME is the name of the tests' cluster, "e2e" by default: with different names several runs live side by side.
+//
 // With KUBECONFIG and PODTOKEN_E2E_REGISTRY set, the tests use that cluster and that registry instead. The cluster must
 // have cert-manager. Give them a throw-away cluster: they install and upgrade the release podtoken in podtoken-system, stop
 // it for a while, make and remove namespaces (podtoken-examples among them), and leave the release installed.

@@ -128,7 +128,7 @@ func webhookMetrics(ctx context.Context, pod string) (string, error) {
 
 // tryDryRun creates a pod without storing it.
 func (n *testNamespace) tryDryRun(annotations map[string]string) error {
-	_, err := client.CoreV1().Pods(n.name).Create(n.t.Context(), &corev1.Pod{
+	_, err := n.client.CoreV1().Pods(n.name).Create(n.t.Context(), &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Name: "dry-run", Annotations: annotations}, Spec: podSpec(),
 	}, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
 	return err

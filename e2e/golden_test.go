@@ -197,14 +197,14 @@ func ensureNamespace(t *testing.T, name string) {
 	t.Cleanup(func() {
 		_ = client.CoreV1().Namespaces().Delete(context.Background(), name, metav1.DeleteOptions{})
 	})
-	waitForDefaultAccount(t, name)
+	shared.waitForDefaultAccount(t, name)
 }
 
 // waitForDefaultAccount waits for the ServiceAccount that the controller manager makes in every namespace.
-func waitForDefaultAccount(t *testing.T, namespace string) {
+func (w *world) waitForDefaultAccount(t *testing.T, namespace string) {
 	t.Helper()
 	eventually(t, pollShort, "the default ServiceAccount of "+namespace+" exists", func(ctx context.Context) (bool, error) {
-		_, err := client.CoreV1().ServiceAccounts(namespace).Get(ctx, "default", metav1.GetOptions{})
+		_, err := w.client.CoreV1().ServiceAccounts(namespace).Get(ctx, "default", metav1.GetOptions{})
 		return err == nil, err
 	})
 }

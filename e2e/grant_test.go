@@ -23,7 +23,7 @@ import (
 // role returns the Role of a ServiceAccount's grant, nil when there is none.
 func (n *testNamespace) role(account string) *rbacv1.Role {
 	n.t.Helper()
-	role, err := client.RbacV1().Roles(n.name).Get(n.t.Context(), api.GrantPrefix+account, metav1.GetOptions{})
+	role, err := n.client.RbacV1().Roles(n.name).Get(n.t.Context(), api.GrantPrefix+account, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
 		return nil
 	}
@@ -56,7 +56,7 @@ func gated(account string) corev1.PodSpec {
 func (n *testNamespace) delete(pods ...string) {
 	n.t.Helper()
 	for _, pod := range pods {
-		must(n.t, client.CoreV1().Pods(n.name).Delete(n.t.Context(), pod, metav1.DeleteOptions{GracePeriodSeconds: ptr(int64(0))}), "deleting pod %q", pod)
+		must(n.t, n.client.CoreV1().Pods(n.name).Delete(n.t.Context(), pod, metav1.DeleteOptions{GracePeriodSeconds: ptr(int64(0))}), "deleting pod %q", pod)
 	}
 }
 
@@ -231,7 +231,7 @@ func TestGrantIsInTime(t *testing.T) {
 // may asks the API server's authorizer, as the guard does.
 func (n *testNamespace) may(account, verb, group, resource, subresource, name string) bool {
 	n.t.Helper()
-	review, err := client.AuthorizationV1().SubjectAccessReviews().Create(n.t.Context(), &authorizationv1.SubjectAccessReview{
+	review, err := n.client.AuthorizationV1().SubjectAccessReviews().Create(n.t.Context(), &authorizationv1.SubjectAccessReview{
 		Spec: authorizationv1.SubjectAccessReviewSpec{
 			User: "system:serviceaccount:" + n.name + ":" + account,
 			ResourceAttributes: &authorizationv1.ResourceAttributes{

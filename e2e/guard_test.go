@@ -156,7 +156,7 @@ func (n *testNamespace) copiedCredential(pod *corev1.Pod, own map[string]any, lo
 		return err
 	}
 	must(n.t, mint(copied, request), "minting outside the pod with its credential")
-	must(n.t, client.CoreV1().Pods(n.name).Delete(ctx, pod.Name, metav1.DeleteOptions{}), "deleting the pod")
+	must(n.t, n.client.CoreV1().Pods(n.name).Delete(ctx, pod.Name, metav1.DeleteOptions{}), "deleting the pod")
 	// The API server keeps the result of an authentication for ten seconds.
 	eventually(n.t, time.Minute, "the copied credential is worthless", func(context.Context) (bool, error) {
 		err := mint(copied, request)
@@ -238,7 +238,7 @@ func (n *testNamespace) waitingForGuard() (pod string) {
 func (n *testNamespace) event(pod, reason, text string) {
 	n.t.Helper()
 	eventually(n.t, pollShort, fmt.Sprintf("pod %s/%s has the event %s with %q", n.name, pod, reason, text), func(ctx context.Context) (bool, error) {
-		list, err := client.CoreV1().Events(n.name).List(ctx, metav1.ListOptions{FieldSelector: "involvedObject.name=" + pod})
+		list, err := n.client.CoreV1().Events(n.name).List(ctx, metav1.ListOptions{FieldSelector: "involvedObject.name=" + pod})
 		if err != nil {
 			return false, err
 		}

@@ -18,9 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/wait"
-	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/scheme"
-	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/remotecommand"
 
 	"github.com/podtoken/podtoken/pkg/api"
@@ -38,14 +36,9 @@ const audienceDefault = "https://billing.example.com"
 // pollShort is for what takes a second or two.
 const pollShort = 30 * time.Second
 
-// client and restConfig reach the cluster that TestMain booted.
-var (
-	client     kubernetes.Interface
-	restConfig *rest.Config
-)
-
 // testNamespace is a namespace of one test, removed at its end.
 type testNamespace struct {
+	*world
 	t    *testing.T
 	name string
 }
@@ -59,20 +52,25 @@ func newNamespace(t *testing.T, labels map[string]string) *testNamespace {
 // newNamespaceOf makes it with the prefix that the installation's policy goes by.
 func newNamespaceOf(t *testing.T, prefix string, labels map[string]string) *testNamespace {
 	t.Helper()
+	return shared.newNamespace(t, prefix, labels)
+}
+
+func (w *world) newNamespace(t *testing.T, prefix string, labels map[string]string) *testNamespace {
+	t.Helper()
 	ctx := t.Context()
-	created, err := client.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{
+	created, err := w.client.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{
 		ObjectMeta: metav1.ObjectMeta{GenerateName: prefix + slug(t.Name()) + "-", Labels: labels},
 	}, metav1.CreateOptions{})
 	must(t, err, "creating a namespace")
-	n := &testNamespace{t: t, name: created.Name}
+	n := &testNamespace{world: w, t: t, name: created.Name}
 	t.Cleanup(func() {
 		if t.Failed() {
 			n.dump()
 		}
 		none := int64(0)
-		_ = client.CoreV1().Namespaces().Delete(context.Background(), n.name, metav1.DeleteOptions{GracePeriodSeconds: &none})
+		_ = w.client.CoreV1().Namespaces().Delete(context.Background(), n.name, metav1.DeleteOptions{GracePeriodSeconds: &none})
 	})
-	waitForDefaultAccount(t, n.name)
+	w.waitForDefaultAccount(t, n.name)
 	n.account(serviceAccount)
 	return n
 }
@@ -80,7 +78,7 @@ func newNamespaceOf(t *testing.T, prefix string, labels map[string]string) *test
 // account makes a ServiceAccount.
 func (n *testNamespace) account(name string) *corev1.ServiceAccount {
 	n.t.Helper()
-	created, err := client.CoreV1().ServiceAccounts(n.name).Create(n.t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
+	created, err := n.client.CoreV1().ServiceAccounts(n.name).Create(n.t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
 	must(n.t, err, "creating ServiceAccount %q", name)
 	return created
 }
@@ -90,9 +88,9 @@ func (n *testNamespace) allow(account, name string, rules ...rbacv1.PolicyRule) 
 	n.t.Helper()
 	ctx := n.t.Context()
 	meta := metav1.ObjectMeta{Name: name}
-	_, err := client.RbacV1().Roles(n.name).Create(ctx, &rbacv1.Role{ObjectMeta: meta, Rules: rules}, metav1.CreateOptions{})
+	_, err := n.client.RbacV1().Roles(n.name).Create(ctx, &rbacv1.Role{ObjectMeta: meta, Rules: rules}, metav1.CreateOptions{})
 	must(n.t, err, "creating Role %q", name)
-	_, err = client.RbacV1().RoleBindings(n.name).Create(ctx, &rbacv1.RoleBinding{ObjectMeta: meta,
+	_, err = n.client.RbacV1().RoleBindings(n.name).Create(ctx, &rbacv1.RoleBinding{ObjectMeta: meta,
 		RoleRef:  rbacv1.RoleRef{APIGroup: "rbac.authorization.k8s.io", Kind: "Role", Name: name},
 		Subjects: []rbacv1.Subject{{Kind: "ServiceAccount", Name: account, Namespace: n.name}},
 	}, metav1.CreateOptions{})
@@ -107,14 +105,14 @@ func rule(group, resource, verb string, names ...string) rbacv1.PolicyRule {
 // block keeps the controller from giving a ServiceAccount its grant, by a Role of somebody else in its place.
 func (n *testNamespace) block(account string) {
 	n.t.Helper()
-	_, err := client.RbacV1().Roles(n.name).Create(n.t.Context(), &rbacv1.Role{ObjectMeta: metav1.ObjectMeta{Name: api.GrantPrefix + account}}, metav1.CreateOptions{})
+	_, err := n.client.RbacV1().Roles(n.name).Create(n.t.Context(), &rbacv1.Role{ObjectMeta: metav1.ObjectMeta{Name: api.GrantPrefix + account}}, metav1.CreateOptions{})
 	must(n.t, err, "creating a Role in the way of the grant")
 }
 
 // unblock takes it away again; the controller looks after a minute.
 func (n *testNamespace) unblock(account string) {
 	n.t.Helper()
-	must(n.t, client.RbacV1().Roles(n.name).Delete(n.t.Context(), api.GrantPrefix+account, metav1.DeleteOptions{}), "deleting the Role in the way")
+	must(n.t, n.client.RbacV1().Roles(n.name).Delete(n.t.Context(), api.GrantPrefix+account, metav1.DeleteOptions{}), "deleting the Role in the way")
 }
 
 // annotations turns "audience.vault", "vault", … into a pod's annotations.
@@ -161,7 +159,7 @@ func (n *testNamespace) create(name string, annotations map[string]string, spec 
 }
 
 func (n *testNamespace) tryCreate(name string, annotations map[string]string, spec corev1.PodSpec) (*corev1.Pod, error) {
-	return client.CoreV1().Pods(n.name).Create(n.t.Context(), &corev1.Pod{
+	return n.client.CoreV1().Pods(n.name).Create(n.t.Context(), &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Name: name, Annotations: annotations}, Spec: spec,
 	}, metav1.CreateOptions{FieldValidation: "Strict"})
 }
@@ -194,7 +192,7 @@ func (n *testNamespace) until(name, what string, done func(*corev1.Pod) bool) *c
 	n.t.Helper()
 	var pod *corev1.Pod
 	eventually(n.t, 4*time.Minute, fmt.Sprintf("pod %s/%s %s", n.name, name, what), func(ctx context.Context) (bool, error) {
-		p, err := client.CoreV1().Pods(n.name).Get(ctx, name, metav1.GetOptions{})
+		p, err := n.client.CoreV1().Pods(n.name).Get(ctx, name, metav1.GetOptions{})
 		if err != nil {
 			return false, err
 		}
@@ -206,9 +204,9 @@ func (n *testNamespace) until(name, what string, done func(*corev1.Pod) bool) *c
 
 // exec runs a command in a container and returns its standard output.
 func (n *testNamespace) exec(pod, containerName string, command ...string) (string, error) {
-	request := client.CoreV1().RESTClient().Post().Namespace(n.name).Resource("pods").Name(pod).SubResource("exec").
+	request := n.client.CoreV1().RESTClient().Post().Namespace(n.name).Resource("pods").Name(pod).SubResource("exec").
 		VersionedParams(&corev1.PodExecOptions{Container: containerName, Command: command, Stdout: true, Stderr: true}, scheme.ParameterCodec)
-	executor, err := remotecommand.NewWebSocketExecutor(restConfig, "GET", request.URL().String())
+	executor, err := remotecommand.NewWebSocketExecutor(n.restConfig, "GET", request.URL().String())
 	if err != nil {
 		return "", err
 	}
@@ -234,7 +232,7 @@ func (n *testNamespace) token(pod, containerName, path string) string {
 
 func (n *testNamespace) logs(pod, containerName string) string {
 	n.t.Helper()
-	out, err := client.CoreV1().Pods(n.name).GetLogs(pod, &corev1.PodLogOptions{Container: containerName}).DoRaw(n.t.Context())
+	out, err := n.client.CoreV1().Pods(n.name).GetLogs(pod, &corev1.PodLogOptions{Container: containerName}).DoRaw(n.t.Context())
 	must(n.t, err, "reading the log of %s/%s", pod, containerName)
 	return string(out)
 }
@@ -243,13 +241,13 @@ func (n *testNamespace) logs(pod, containerName string) string {
 func (n *testNamespace) dump() {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
-	events, err := client.CoreV1().Events(n.name).List(ctx, metav1.ListOptions{})
+	events, err := n.client.CoreV1().Events(n.name).List(ctx, metav1.ListOptions{})
 	if err == nil {
 		for _, e := range events.Items {
 			n.t.Logf("event %s/%s: %s: %s", e.InvolvedObject.Kind, e.InvolvedObject.Name, e.Reason, e.Message)
 		}
 	}
-	pods, err := client.CoreV1().Pods(n.name).List(ctx, metav1.ListOptions{})
+	pods, err := n.client.CoreV1().Pods(n.name).List(ctx, metav1.ListOptions{})
 	if err != nil {
 		n.t.Logf("listing pods: %v", err)
 		return
@@ -258,7 +256,7 @@ func (n *testNamespace) dump() {
 		status, _ := json.Marshal(p.Status)
 		n.t.Logf("pod %s: %s", p.Name, status)
 		for _, c := range append(p.Spec.InitContainers, p.Spec.Containers...) {
-			out, err := client.CoreV1().Pods(n.name).GetLogs(p.Name, &corev1.PodLogOptions{Container: c.Name}).DoRaw(ctx)
+			out, err := n.client.CoreV1().Pods(n.name).GetLogs(p.Name, &corev1.PodLogOptions{Container: c.Name}).DoRaw(ctx)
 			n.t.Logf("log of %s/%s (%v):\n%s", p.Name, c.Name, err, out)
 		}
 	}

@@ -5,20 +5,9 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"testing"
 	"time"
-
-	"k8s.io/client-go/kubernetes"
-
-	"github.com/podtoken/podtoken/e2e/cluster"
 )
-
-// probeImage holds ./cmd/probe, the application of the tests' pods.
-var probeImage string
-
-// testCluster is the one cluster of this package's tests.
-var testCluster *cluster.Cluster
 
 // Namespaces of the tests, by what the installation's policy says about them.
 const (
@@ -57,33 +46,22 @@ func run(m *testing.M) (code int) {
 		fmt.Fprintln(os.Stderr, "e2e:", err)
 		return 1
 	}
-	root, err := filepath.Abs("..")
-	if err != nil {
-		return fail(err)
-	}
 	start := time.Now()
-	c, err := cluster.Up(ctx, cluster.Options{Name: "e2e", RepoRoot: root, Log: os.Stderr, ProductImages: true})
+	w, err := newWorld(ctx, clusterName(""))
 	if err != nil {
 		return fail(err)
 	}
-	testCluster = c
 	defer func() {
 		// Without the caller's context: what was started goes away also after Ctrl-C.
-		if err := c.Down(context.Background()); err != nil {
+		if err := w.cluster.Down(context.Background()); err != nil {
 			code = fail(err)
 		}
 	}()
-	if probeImage, err = c.BuildGoImage(ctx, filepath.Join(root, "e2e"), "./cmd/probe", "podtoken.test/probe:1"); err != nil {
-		return fail(err)
-	}
-	restConfig = c.RESTConfig()
-	if client, err = kubernetes.NewForConfig(restConfig); err != nil {
-		return fail(err)
-	}
+	shared, testCluster, client, restConfig, probeImage = w, w.cluster, w.client, w.restConfig, w.probeImage
 	if beforeInstallation, err = plainPod(ctx); err != nil {
 		return fail(fmt.Errorf("creating a pod before the installation: %w", err))
 	}
-	if err := c.InstallChart(ctx, chartValues()...); err != nil {
+	if err := w.cluster.InstallChart(ctx, chartValues()...); err != nil {
 		return fail(err)
 	}
 	fmt.Fprintf(os.Stderr, "e2e: the cluster with podtoken is ready after %s\n", time.Since(start).Round(time.Second))

@@ -123,12 +123,12 @@ func TestRefreshKeepsTheFileContract(t *testing.T) {
 // output. Admission never sees it: what it can read is decided by the files' modes alone.
 func (n *testNamespace) debug(podName string, uid int64, command ...string) string {
 	n.t.Helper()
-	pod, err := client.CoreV1().Pods(n.name).Get(n.t.Context(), podName, metav1.GetOptions{})
+	pod, err := n.client.CoreV1().Pods(n.name).Get(n.t.Context(), podName, metav1.GetOptions{})
 	must(n.t, err, "reading the pod")
 	c := withUser(container("debugger", command...), uid)
 	c.VolumeMounts = []corev1.VolumeMount{{Name: api.VolumeTokens, MountPath: api.DefaultMountPath, ReadOnly: true}}
 	pod.Spec.EphemeralContainers = append(pod.Spec.EphemeralContainers, corev1.EphemeralContainer{EphemeralContainerCommon: corev1.EphemeralContainerCommon(c)})
-	_, err = client.CoreV1().Pods(n.name).UpdateEphemeralContainers(n.t.Context(), podName, pod, metav1.UpdateOptions{})
+	_, err = n.client.CoreV1().Pods(n.name).UpdateEphemeralContainers(n.t.Context(), podName, pod, metav1.UpdateOptions{})
 	must(n.t, err, "adding an ephemeral container")
 	n.until(podName, "has run the debugger", func(p *corev1.Pod) bool {
 		s := p.Status.EphemeralContainerStatuses

@@ -2,7 +2,9 @@
 // and never logs a token.
 //
 //	probe sleep                  waits to be stopped
-//	probe watch DURATION FILE…   reads each FILE in a tight loop and follows its directory with inotify, then prints a Report
+//	probe watch [-every TIME] DURATION FILE…
+//	                              reads each FILE every millisecond, or TIME, and follows its directory with inotify; then, or at
+//	                              SIGTERM, prints a Report
 //	probe cat FILE                prints a file as it is (the tests hand the token to the API server's TokenReview)
 //	probe env                     prints the environment
 //	probe kill PROGRAM            sends SIGKILL to the processes that run PROGRAM
@@ -12,6 +14,7 @@ package main
 
 import (
 	"encoding/json"
+	"flag"
 	"fmt"
 	"os"
 	"os/signal"
@@ -37,14 +40,19 @@ func run(args []string) error {
 		<-stop
 		return nil
 	case "watch":
-		if len(args) < 3 {
+		flags := flag.NewFlagSet("watch", flag.ContinueOnError)
+		every := flags.Duration("every", time.Millisecond, "")
+		if err := flags.Parse(args[1:]); err != nil {
+			return err
+		}
+		if flags.NArg() < 2 {
 			return fmt.Errorf("watch wants a duration and files")
 		}
-		d, err := time.ParseDuration(args[1])
+		d, err := time.ParseDuration(flags.Arg(0))
 		if err != nil {
 			return err
 		}
-		report, err := watch(d, args[2:])
+		report, err := watch(d, *every, flags.Args()[1:])
 		if err != nil {
 			return err
 		}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
@@ -8,6 +9,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -31,6 +33,19 @@ type FileReport struct {
 	Violations []string `json:"violations"`
 	// Modes are the different "mode uid:gid" of the file over time.
 	Modes []string `json:"modes"`
+	// ExpiredSeconds is for how long a reader would have read an expired token.
+	ExpiredSeconds float64 `json:"expiredSeconds"`
+	// Tokens are the complete tokens in the order in which they came.
+	Tokens []seenToken `json:"tokens"`
+}
+
+// seenToken tells one token from another, without showing any.
+type seenToken struct {
+	At                time.Time `json:"at"`
+	IssuedAt          int64     `json:"iat"`
+	Expires           int64     `json:"exp"`
+	KeyID             string    `json:"kid"`
+	ServiceAccountUID string    `json:"serviceAccountUID"`
 }
 
 func (r *FileReport) violation(format string, args ...any) {
@@ -39,10 +54,13 @@ func (r *FileReport) violation(format string, args ...any) {
 	}
 }
 
-// watch reads the files until d has passed.
-func watch(d time.Duration, files []string) (Report, error) {
+// watch reads the files again and again until d has passed, or SIGTERM has come.
+func watch(d, every time.Duration, files []string) (Report, error) {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	ctx, cancel := context.WithTimeout(ctx, d)
+	defer cancel()
 	reports := Report{}
-	deadline := time.Now().Add(d)
 	var readers sync.WaitGroup
 	for _, file := range files {
 		r := &FileReport{}
@@ -53,35 +71,45 @@ func watch(d time.Duration, files []string) (Report, error) {
 		}
 		readers.Go(func() {
 			defer func() { _ = syscall.Close(fd) }()
-			follow(file, fd, deadline, r)
+			follow(ctx, file, fd, every, r)
 		})
 	}
 	readers.Wait()
 	return reports, nil
 }
 
-func follow(file string, fd int, deadline time.Time, r *FileReport) {
+func follow(ctx context.Context, file string, fd int, every time.Duration, r *FileReport) {
 	seen, modes := map[string]bool{}, map[string]bool{}
-	for time.Now().Before(deadline) {
+	last := ""
+	before := time.Now()
+	for ctx.Err() == nil {
 		r.Reads++
 		data, err := os.ReadFile(file)
-		switch {
-		case err != nil:
-			r.violation("reading: %v", err)
-		default:
-			if problem := checkToken(data); problem != "" {
-				r.violation("%s", problem)
-				break
+		now := time.Now()
+		if err != nil {
+			r.violation("%s: reading: %v", now.Format(time.TimeOnly), err)
+		} else if token, problem := parseToken(data); problem != "" {
+			r.violation("%s: %s", now.Format(time.TimeOnly), problem)
+		} else {
+			if now.Unix() >= token.Expires {
+				r.violation("%s: expired", now.Format(time.TimeOnly))
+				r.ExpiredSeconds += now.Sub(before).Seconds()
 			}
-			sum := sha256.Sum256(data)
-			seen[hex.EncodeToString(sum[:])] = true
+			hash := sha256.Sum256(data)
+			sum := hex.EncodeToString(hash[:])
+			seen[sum] = true
+			if sum != last {
+				last, token.At = sum, now
+				r.Tokens = append(r.Tokens, token)
+			}
 		}
+		before = now
 		if s := statFile(file); s.Error == "" {
 			modes[s.Mode+" "+s.Owner] = true
 		}
 		drain(fd, filepath.Base(file), r)
 		// Not a true busy loop: two cores are shared with the cluster that is being tested.
-		time.Sleep(time.Millisecond)
+		time.Sleep(every)
 	}
 	r.Contents = len(seen)
 	for m := range modes {
@@ -89,32 +117,42 @@ func follow(file string, fd int, deadline time.Time, r *FileReport) {
 	}
 }
 
-// checkToken returns "" for a complete, unexpired JWT.
-func checkToken(data []byte) string {
+// parseToken reads a JWT; the problem is "" for a complete one.
+func parseToken(data []byte) (token seenToken, problem string) {
 	if len(data) == 0 {
-		return "empty"
+		return token, "empty"
 	}
 	parts := strings.Split(string(data), ".")
 	if len(parts) != 3 {
-		return fmt.Sprintf("not a complete token: %d parts in %d bytes", len(parts), len(data))
+		return token, fmt.Sprintf("not a complete token: %d parts in %d bytes", len(parts), len(data))
 	}
 	if strings.HasSuffix(parts[2], "\n") {
-		return "ends with a newline"
-	}
-	payload, err := base64.RawURLEncoding.DecodeString(parts[1])
-	if err != nil {
-		return "payload is not base64url"
+		return token, "ends with a newline"
 	}
 	var claims struct {
-		Exp int64 `json:"exp"`
+		IssuedAt   int64 `json:"iat"`
+		Expires    int64 `json:"exp"`
+		Kubernetes struct {
+			ServiceAccount struct {
+				UID string `json:"uid"`
+			} `json:"serviceaccount"`
+		} `json:"kubernetes.io"`
 	}
-	if err := json.Unmarshal(payload, &claims); err != nil {
-		return "payload is not JSON"
+	var header struct {
+		KeyID string `json:"kid"`
 	}
-	if time.Now().Unix() >= claims.Exp {
-		return "expired"
+	for i, into := range []any{&header, &claims} {
+		text, err := base64.RawURLEncoding.DecodeString(parts[i])
+		if err != nil {
+			return token, fmt.Sprintf("part %d is not base64url", i+1)
+		}
+		if err := json.Unmarshal(text, into); err != nil {
+			return token, fmt.Sprintf("part %d is not JSON", i+1)
+		}
 	}
-	return ""
+	return seenToken{
+		IssuedAt: claims.IssuedAt, Expires: claims.Expires, KeyID: header.KeyID, ServiceAccountUID: claims.Kubernetes.ServiceAccount.UID,
+	}, ""
 }
 
 func inotify(dir string) (int, error) {

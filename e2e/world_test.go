@@ -1,0 +1,82 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+
+	"github.com/podtoken/podtoken/e2e/cluster"
+)
+
+// world is a cluster with podtoken in it, and how to reach it.
+type world struct {
+	cluster    *cluster.Cluster
+	client     kubernetes.Interface
+	restConfig *rest.Config
+	// probeImage holds ./cmd/probe, the application of the tests' pods.
+	probeImage string
+}
+
+// shared is the world of all tests that leave it as it was. TestMain makes it.
+var shared *world
+
+// client, restConfig, testCluster and probeImage are shared's; the image has the same name everywhere.
+var (
+	probeImage  string
+	client      kubernetes.Interface
+	restConfig  *rest.Config
+	testCluster *cluster.Cluster
+)
+
+// newWorld boots a cluster; podtoken is not installed yet.
+func newWorld(ctx context.Context, name string) (*world, error) {
+	root, err := filepath.Abs("..")
+	if err != nil {
+		return nil, err
+	}
+	c, err := cluster.Up(ctx, cluster.Options{Name: name, RepoRoot: root, Log: os.Stderr, ProductImages: true})
+	if err != nil {
+		return nil, err
+	}
+	w := &world{cluster: c, restConfig: c.RESTConfig()}
+	w.client, err = kubernetes.NewForConfig(w.restConfig)
+	if err == nil {
+		w.probeImage, err = c.BuildGoImage(ctx, filepath.Join(root, "e2e"), "./cmd/probe", "podtoken.test/probe:1")
+	}
+	if err != nil {
+		return nil, c.GiveUp(err)
+	}
+	return w, nil
+}
+
+// clusterName is the name of a cluster of this package's: PODTOKEN_E2E_NAME lets several runs live side by side.
+func clusterName(suffix string) string {
+	name := os.Getenv("PODTOKEN_E2E_NAME")
+	if name == "" {
+		name = "e2e"
+	}
+	return name + suffix
+}
+
+// ownWorld boots a cluster of this test's own, for what the others would not survive, and installs podtoken.
+func ownWorld(t *testing.T, suffix string) *world {
+	t.Helper()
+	if !testCluster.Owned() {
+		t.Skip("the components of a cluster that is not ours are not stopped")
+	}
+	w, err := newWorld(t.Context(), clusterName("-"+suffix))
+	must(t, err, "booting a cluster")
+	t.Cleanup(func() {
+		// Without the test's context, which has ended.
+		if err := w.cluster.Down(context.Background()); err != nil {
+			t.Error(fmt.Errorf("removing the cluster: %w", err))
+		}
+	})
+	must(t, w.cluster.InstallChart(t.Context(), chartValues("--set", "webhook.replicas=1", "--set", "controller.replicas=1")...), "installing podtoken")
+	return w
+}
