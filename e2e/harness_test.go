@@ -6,8 +6,10 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"io"
 	"regexp"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -190,8 +192,13 @@ func (n *testNamespace) succeeded(name string) *corev1.Pod {
 
 func (n *testNamespace) until(name, what string, done func(*corev1.Pod) bool) *corev1.Pod {
 	n.t.Helper()
+	return n.untilWithin(4*time.Minute, name, what, done)
+}
+
+func (n *testNamespace) untilWithin(limit time.Duration, name, what string, done func(*corev1.Pod) bool) *corev1.Pod {
+	n.t.Helper()
 	var pod *corev1.Pod
-	eventually(n.t, 4*time.Minute, fmt.Sprintf("pod %s/%s %s", n.name, name, what), func(ctx context.Context) (bool, error) {
+	eventually(n.t, limit, fmt.Sprintf("pod %s/%s %s", n.name, name, what), func(ctx context.Context) (bool, error) {
 		p, err := n.client.CoreV1().Pods(n.name).Get(ctx, name, metav1.GetOptions{})
 		if err != nil {
 			return false, err
@@ -235,6 +242,19 @@ func (n *testNamespace) logs(pod, containerName string) string {
 	out, err := n.client.CoreV1().Pods(n.name).GetLogs(pod, &corev1.PodLogOptions{Container: containerName}).DoRaw(n.t.Context())
 	must(n.t, err, "reading the log of %s/%s", pod, containerName)
 	return string(out)
+}
+
+// followLog reads the log of a container until it ends, which the returned function waits for.
+func (n *testNamespace) followLog(pod, containerName string) func() string {
+	n.t.Helper()
+	stream, err := n.client.CoreV1().Pods(n.name).GetLogs(pod, &corev1.PodLogOptions{Container: containerName, Follow: true}).Stream(n.t.Context())
+	must(n.t, err, "following the log of %s/%s", pod, containerName)
+	return sync.OnceValue(func() string {
+		defer func() { _ = stream.Close() }()
+		out, err := io.ReadAll(stream)
+		must(n.t, err, "following the log of %s/%s", pod, containerName)
+		return string(out)
+	})
 }
 
 // dump prints what a person would look at first when a test has failed.

@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"context"
-	"encoding/json"
 	"slices"
 	"strings"
 	"testing"
@@ -12,12 +11,6 @@ import (
 
 	"github.com/podtoken/podtoken/pkg/api"
 )
-
-// fileReport is what ./cmd/probe watch prints of one file.
-type fileReport struct {
-	Reads, Contents, Renames, InPlace int
-	Violations, Modes                 []string
-}
 
 // Each row of the user and mode table runs a reader over the replacement of its tokens: 10 minute tokens that are
 // replaced after 20 % of their life, watched for longer than that. No read may ever see a missing, empty, partial or
@@ -92,11 +85,9 @@ func TestRefreshKeepsTheFileContract(t *testing.T) {
 			}
 			n.succeeded("pod")
 
-			var reports map[string]fileReport
-			out := n.logs("pod", "app")
-			must(t, json.Unmarshal([]byte(out), &reports), "decoding the reader's report %q", out)
-			report := reports[r.file]
-			if other := reports[r.also]; r.also != "" && (other.Contents != report.Contents || len(other.Violations) > 0) {
+			all := reports(t, n.logs("pod", "app"))
+			report := all[r.file]
+			if other := all[r.also]; r.also != "" && (other.Contents != report.Contents || len(other.Violations) > 0) {
 				t.Errorf("the directory subPath showed %d tokens and %q, want %d and no violation", other.Contents, other.Violations, report.Contents)
 			}
 			t.Logf("%d reads, %d tokens, %d renames", report.Reads, report.Contents, report.Renames)

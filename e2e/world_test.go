@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
@@ -39,7 +40,10 @@ func newWorld(ctx context.Context, name string) (*world, error) {
 	if err != nil {
 		return nil, err
 	}
-	c, err := cluster.Up(ctx, cluster.Options{Name: name, RepoRoot: root, Log: os.Stderr, ProductImages: true})
+	c, err := cluster.Up(ctx, cluster.Options{
+		Name: name, RepoRoot: root, Log: os.Stderr, ProductImages: true,
+		MaxRestartDelay: time.Second, // nobody has the time
+	})
 	if err != nil {
 		return nil, err
 	}

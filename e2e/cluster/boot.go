@@ -79,10 +79,7 @@ func (c *Cluster) boot(ctx context.Context) error {
 
 // startControlPlane waits for the API server, and starts what needs it.
 func (c *Cluster) startControlPlane(ctx context.Context, client *kubernetes.Clientset, images <-chan struct{}) error {
-	ready := func(ctx context.Context) error {
-		return client.Discovery().RESTClient().Get().AbsPath("/readyz").Do(ctx).Error()
-	}
-	if err := c.waitFor(ctx, APIServer, ready); err != nil {
+	if err := c.waitFor(ctx, APIServer, apiServerReady(client)); err != nil {
 		return err
 	}
 	c.progress.logf("the API server is ready")
@@ -183,6 +180,12 @@ func (c *Cluster) containerdAnswers(ctx context.Context) error {
 	}
 	_, err := c.ctr(ctx, "version")
 	return err
+}
+
+func apiServerReady(client *kubernetes.Clientset) func(context.Context) error {
+	return func(ctx context.Context) error {
+		return client.Discovery().RESTClient().Get().AbsPath("/readyz").Do(ctx).Error()
+	}
 }
 
 func nodeReady(client *kubernetes.Clientset) func(context.Context) error {

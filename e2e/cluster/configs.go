@@ -100,7 +100,8 @@ resolvConf: ""
 localStorageCapacityIsolation: false
 evictionHard: {memory.available: 100Mi}
 imageGCHighThresholdPercent: 100
-`, root, c.sandbox.Cgroup(), c.containerdSocket(), nodePods, sandbox.NodeIP)
+crashLoopBackOff: {maxContainerRestartPeriod: %[6]s}
+`, root, c.sandbox.Cgroup(), c.containerdSocket(), nodePods, sandbox.NodeIP, c.options.MaxRestartDelay)
 }
 
 func (c *Cluster) proxyConfig() string {

@@ -35,6 +35,9 @@ type Options struct {
 	ProductImages bool
 	// APIServerArgs are appended to the arguments of kube-apiserver.
 	APIServerArgs []string
+	// MaxRestartDelay is the longest that the kubelet waits before it starts a container again, at least a second.
+	// Default: the kubelet's own, five minutes.
+	MaxRestartDelay time.Duration
 
 	// Kubeconfig and Registry, given together, name a cluster that exists and a registry that it pulls from. Nothing is
 	// booted then. Default: the environment variables EnvKubeconfig and EnvRegistry, if both are set.
@@ -59,6 +62,9 @@ func (o Options) complete() (Options, error) {
 	if (o.Kubeconfig == "") != (o.Registry == "") {
 		return o, fmt.Errorf("to use a cluster that exists, set both %s (a path, now %q) and %s (a registry that the cluster pulls from, now %q)",
 			EnvKubeconfig, o.Kubeconfig, EnvRegistry, o.Registry)
+	}
+	if o.MaxRestartDelay == 0 {
+		o.MaxRestartDelay = 5 * time.Minute
 	}
 	root, err := findRepoRoot(o.RepoRoot)
 	o.RepoRoot = root

@@ -1,13 +1,16 @@
 // Command probe is the application of the tests' pods: it reads token files as hard as it can and says what it saw,
 // and never logs a token.
 //
-//	probe sleep                  waits to be stopped
+//	probe sleep [CODE]           waits to be stopped, and ends with the exit code
 //	probe watch [-every TIME] DURATION FILE…
 //	                              reads each FILE every millisecond, or TIME, and follows its directory with inotify; then, or at
 //	                              SIGTERM, prints a Report
 //	probe cat FILE                prints a file as it is (the tests hand the token to the API server's TokenReview)
 //	probe env                     prints the environment
 //	probe kill PROGRAM            sends SIGKILL to the processes that run PROGRAM
+//	probe stop PROGRAM ARGUMENT…  sends SIGTERM to the processes that run PROGRAM with these first arguments
+//	probe harass TIMES PROGRAM    has PROGRAM replace its tokens and kills it meanwhile, again and again
+//	probe list DIRECTORY          prints the names in it
 //	probe mint FLAGS SPEC        asks for a token with a credential that it finds in the pod, and prints the answer without the token
 //	probe stat FILE…             prints one FileStat per line, and fails when a file cannot be read
 package main
@@ -18,6 +21,8 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strconv"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -31,13 +36,20 @@ func main() {
 
 func run(args []string) error {
 	if len(args) == 0 {
-		return fmt.Errorf("no command; want sleep, watch, cat, env, kill, mint or stat")
+		return fmt.Errorf("no command; want one of those in the source's first lines")
 	}
 	switch args[0] {
 	case "sleep":
 		stop := make(chan os.Signal, 1)
 		signal.Notify(stop, syscall.SIGTERM, syscall.SIGINT)
 		<-stop
+		if len(args) > 1 {
+			code, err := strconv.Atoi(args[1])
+			if err != nil {
+				return err
+			}
+			os.Exit(code)
+		}
 		return nil
 	case "watch":
 		flags := flag.NewFlagSet("watch", flag.ContinueOnError)
@@ -76,7 +88,30 @@ func run(args []string) error {
 		if len(args) != 2 {
 			return fmt.Errorf("kill wants a program")
 		}
-		return kill(args[1])
+		return kill(args[1], syscall.SIGKILL)
+	case "stop":
+		if len(args) < 3 {
+			return fmt.Errorf("stop wants a program and arguments") // without, it could be the pod's own first process
+		}
+		return kill(strings.Join(args[1:], "\x00"), syscall.SIGTERM)
+	case "harass":
+		if len(args) != 3 {
+			return fmt.Errorf("harass wants a number and a program")
+		}
+		times, err := strconv.Atoi(args[1])
+		if err != nil {
+			return err
+		}
+		return harass(args[2], times)
+	case "list":
+		if len(args) != 2 {
+			return fmt.Errorf("list wants a directory")
+		}
+		entries, err := os.ReadDir(args[1])
+		for _, entry := range entries {
+			fmt.Println(entry.Name())
+		}
+		return err
 	case "mint":
 		answer, err := mint(args[1:])
 		if err != nil {
@@ -95,5 +130,5 @@ func run(args []string) error {
 		}
 		return nil
 	}
-	return fmt.Errorf("unknown command %q; want sleep, watch, cat, env, kill, mint or stat", args[0])
+	return fmt.Errorf("unknown command %q; the source's first lines have the commands", args[0])
 }

@@ -143,7 +143,11 @@ func readStat(pid int) (state byte, startTicks uint64, err error) {
 		return 0, 0, fmt.Errorf("/proc/%d/stat has an unknown format", pid)
 	}
 	startTicks, err = strconv.ParseUint(fields[19], 10, 64)
-	return fields[0][0], startTicks, err
+	state = fields[0][0]
+	if threads, _ := strconv.Atoi(fields[17]); state == 'Z' && threads > 1 {
+		state = 'S' // only its first thread has ended: the others still hold its sockets
+	}
+	return state, startTicks, err
 }
 
 func bootID() (string, error) {
