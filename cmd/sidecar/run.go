@@ -64,7 +64,9 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 
 // runSidecar is the command run.
 func runSidecar(ctx context.Context, args []string, getenv func(string) string, stderr io.Writer) (int, error) {
-	log := slog.New(slog.NewJSONHandler(stderr, nil))
+	lines := newLogWriter(stderr)
+	defer lines.flush()
+	log := slog.New(slog.NewJSONHandler(lines, nil))
 	o, err := parseOptions(args)
 	if errors.Is(err, flag.ErrHelp) {
 		return exitOK, err

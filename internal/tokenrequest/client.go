@@ -36,7 +36,12 @@ import (
 )
 
 const (
-	requestTimeout = 10 * time.Second
+	// requestTimeout is what the API server grants itself for a request (34 s, k8s.io/apiserver's handlers/create.go), and a
+	// little: a webhook of somebody that does not answer and is then ignored takes 10 s of it, the queue of priority and
+	// fairness up to 15.
+	requestTimeout = 35 * time.Second
+	// connectTimeout bounds each of the two steps of connecting. A connection that is being made outlives its request.
+	connectTimeout = 10 * time.Second
 	// idleTimeout closes connections that Idle was not called for.
 	idleTimeout = 5 * time.Second
 	// maxAnswerBytes: a token with 8 audiences has some 2 kB; certificates in a claim could make it ten times that.
@@ -258,9 +263,10 @@ func (c *Client) trusted() (*http.Transport, error) {
 	}
 	c.authority = authority
 	c.transport = &http.Transport{
-		Proxy:           nil, // never from the environment
-		DialContext:     (&net.Dialer{Timeout: requestTimeout, KeepAlive: -1}).DialContext,
-		TLSClientConfig: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12},
+		Proxy:               nil, // never from the environment
+		DialContext:         (&net.Dialer{Timeout: connectTimeout, KeepAlive: -1}).DialContext,
+		TLSHandshakeTimeout: connectTimeout,
+		TLSClientConfig:     &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12},
 		// HTTP/1.1 only: a handful of requests per hour are not worth the buffers of HTTP/2.
 		TLSNextProto:           map[string]func(string, *tls.Conn) http.RoundTripper{},
 		MaxIdleConnsPerHost:    4,

@@ -384,8 +384,23 @@ func TestAServerThatNeverAnswersIsLeft(t *testing.T) {
 	ctx, cancel := context.WithDeadline(t.Context(), time.Now().Add(50*time.Millisecond))
 	defer cancel()
 	_, err := c.Mint(ctx, vault)
-	if diff := cmp.Diff(error(&sidecar.Error{Class: "Network", Message: "no answer of the API server within 10s"}), err); diff != "" {
+	if diff := cmp.Diff(error(&sidecar.Error{Class: "Network", Message: "no answer of the API server within 35s"}), err); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// A validating webhook of somebody that does not answer takes ten seconds of the request before it is ignored.
+func TestAnAnswerThatTakesElevenSecondsIsTaken(t *testing.T) {
+	t.Parallel()
+	server := fakeapi.Start(t)
+	c, _ := client(t, server)
+	asked := time.Now()
+	server.Handle(func(w http.ResponseWriter, r *http.Request) {
+		time.Sleep(11 * time.Second)
+		server.Grant(w, r)
+	})
+	if _, err := c.Mint(t.Context(), vault); err != nil {
+		t.Errorf("after %s: %v", time.Since(asked), err)
 	}
 }
 
@@ -397,6 +412,9 @@ func TestTheProxyOfTheEnvironmentIsNotUsed(t *testing.T) {
 		t.Error(err)
 	}
 	// net/http never asks for a proxy to loopback, so the field itself is looked at as well.
+	if c.transport.TLSHandshakeTimeout == 0 {
+		t.Error("a connection whose handshake hangs would never be closed")
+	}
 	if c.transport.Proxy != nil {
 		t.Error("the transport has a proxy")
 	}

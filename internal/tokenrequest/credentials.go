@@ -62,9 +62,11 @@ func (c *credential) lifetime() time.Duration {
 	return c.claims.Expires.Sub(c.claims.IssuedAt)
 }
 
-// left is what should be left of it: 0 or less for a credential that is unlikely to work.
+// left is what should be left of it by this node's clocks: 0 or less for a credential that is unlikely to work. A refusal
+// does not count: an API server that cannot look up the pod, or does not know another's key yet, refuses what it takes the
+// next time.
 func (c *credential) left(now time.Time) time.Duration {
-	if c.text == "" || c.refused || c.claims.Expires.IsZero() {
+	if c.text == "" || c.claims.Expires.IsZero() {
 		return 0
 	}
 	// The clock that says more counts: one stands still with the node, the other may be set back.
@@ -185,7 +187,10 @@ func (c *credentials) look() sidecar.Credential {
 func (c *credentials) renewIn(now time.Time) time.Duration {
 	file, memory := c.file.left(now), c.memory.left(now)
 	if file <= 0 && memory <= 0 {
-		return never // there is nothing to renew it with
+		if len(c.file.claims.Audiences)+len(c.memory.claims.Audiences) == 0 {
+			return never // there is nothing to renew it with
+		}
+		return 0 // if not even that works, our clock is right; only the API server's decides
 	}
 	if c.problem != nil {
 		file = 0 // nobody replaces a file that cannot be read

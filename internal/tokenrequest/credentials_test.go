@@ -88,9 +88,13 @@ func TestWhenARenewalIsDue(t *testing.T) {
 		step("a file that is gone is of no use later", 0, 0)
 		renew(c, time.Hour)
 		step("the renewed one is", 0, 30*time.Minute)
-		step("when all have run out nothing can be renewed", 2*time.Hour, never)
+		step("when all have run out only the API server knows", 2*time.Hour, 0)
 		k.replace()
-		step("until there is a file", 0, 555*time.Second)
+		step("a file that is new needs none", 0, 555*time.Second)
+		k.write("not-a-token")
+		renew(c, time.Hour)
+		c.memory = credential{}
+		step("what nobody can read cannot be renewed", time.Hour, never)
 	})
 }
 
@@ -167,6 +171,21 @@ func TestAStoppedKubeletDoesNotLockUsOut(t *testing.T) {
 		})
 		if without > 0 || renewals > 10*24*3 {
 			t.Errorf("%d renewals, %s without a credential", renewals, without)
+		}
+	})
+}
+
+// An API server that cannot look up the pod, or does not know another's key yet, refuses both once. Both may be taken the next
+// time, and nobody else renews them.
+func TestAPassingRefusalDoesNotLockUsOut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, c := newKubelet(t)
+		_, _ = loop(c, 45*time.Minute, func() bool { return true })
+		for _, one := range []string{c.file.text, c.memory.text} {
+			c.judge(one, true)
+		}
+		if n, without := loop(c, 24*time.Hour, func() bool { return true }); n < 40 || without > 0 {
+			t.Errorf("%d renewals, %s without a credential", n, without)
 		}
 	})
 }

@@ -40,6 +40,10 @@ func (s *Sidecar) inspect(t *token) {
 	t.cause = CauseScheduled
 	t.succeed(now.back(age), lifetime, s.random(), s.phase)
 	s.canary.mark(t.signer)
+	if f.Modified.After(now.wall) {
+		// The clock was set back since the file was written, so nobody knows how old it is.
+		t.dueIn(now, 0, CauseUnusable)
+	}
 	if f.Mode != t.mode {
 		info, err := s.writer.Write(t.spec.Path, content, t.mode)
 		if err != nil {

@@ -6,8 +6,11 @@ import (
 )
 
 const (
-	// seldom is the least time between two renewals of our own credential after one that was refused; up to twice that.
+	// seldom is the least time between two renewals of our own credential, up to twice that, after the refusals that
+	// patientFor counts; or when the credential should have ended, and only a wrong clock lets one hope.
 	seldom = 5 * time.Minute
+	// patientFor: an API server that has just started refuses everything for a moment.
+	patientFor = 3
 	// renewEvery is the least time after one that was not, whatever the API server grants.
 	renewEvery = 30 * time.Second
 )
@@ -74,7 +77,8 @@ func (s *Sidecar) renewed(r result) {
 	// them whose file is about to run out.
 	left := state.left - state.from.since(r.asked)
 	state.after = backoff(err, state.failures, life{left, left}, s.random())
-	if err.Class == ClassForbidden || err.Class == ClassConfiguration {
+	refused := err.Class == ClassForbidden || err.Class == ClassConfiguration
+	if left <= 0 || refused && state.failures > patientFor {
 		state.after = seldom + time.Duration(s.random()*float64(seldom))
 	}
 	if state.lastErr == nil || state.lastErr.Class != err.Class {

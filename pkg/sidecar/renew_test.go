@@ -87,13 +87,44 @@ func TestARenewalThatIsRefusedIsLoggedOnceAndTriedSeldom(t *testing.T) {
 		b.api.credential = Credential{Left: 45 * time.Second}
 		b.run()
 		b.pass(2 * time.Hour)
-		if n := len(b.renewals()); n < 12 || n > 25 {
+		if n := len(b.renewals()); n < 12 || n > 28 {
 			t.Errorf("%d attempts", n)
 		}
 		_ = b.stop()
 		if diff := cmp.Diff([]string{"INFO Starting", "INFO Token written", "WARN API credential not renewed"}, sorted(b.messages())); diff != "" {
 			t.Error(diff)
 		}
+	})
+}
+
+// An API server that has just started may refuse everything for a moment, when there is no time to lose.
+func TestAPassingRefusalDoesNotEndTheRenewals(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, spec("vault", 3600))
+		b.api.renewErr = &Error{Class: ClassForbidden, Status: 403, Message: "not yet ready to handle request"}
+		b.api.credential = Credential{Left: 45 * time.Second}
+		b.run()
+		b.api.set(func(a *apiServer) { a.renewErr = nil })
+		b.pass(44 * time.Second)
+		if got := b.renewals(); len(got) != 2 {
+			t.Errorf("tried at %v, want two times before the credential ends", got)
+		}
+		_ = b.stop()
+	})
+}
+
+// A credential that should have ended may be good still, if it is the node's clock that is wrong; if not, trying costs little.
+func TestWhatShouldHaveEndedIsTriedSeldom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, spec("vault", 3600))
+		b.api.renewErr = &Error{Class: ClassUnauthorized, Status: 401, Message: "no"}
+		b.api.credential = Credential{}
+		b.run()
+		b.pass(2 * time.Hour)
+		if n := len(b.renewals()); n < 12 || n > 25 {
+			t.Errorf("%d attempts", n)
+		}
+		_ = b.stop()
 	})
 }
 

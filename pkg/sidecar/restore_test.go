@@ -1,6 +1,7 @@
 package sidecar
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"slices"
@@ -13,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/podtoken/podtoken/internal/atomicfile"
+	"github.com/podtoken/podtoken/pkg/api"
 	"github.com/podtoken/podtoken/pkg/sidecar/status"
 )
 
@@ -163,7 +165,7 @@ func TestSnapshots(t *testing.T) {
 		failed[ClassForbidden], refreshed[CauseMissing] = 1, 1
 		asked := b.start.Add(50 * time.Millisecond)
 		want := TokenSnapshot{
-			Name: "vault", Expires: asked.Add(time.Hour), LastSuccess: asked,
+			Name: "vault", Expires: asked.Add(time.Hour), Ends: asked.Add(time.Hour), LastSuccess: asked,
 			AskedSeconds: 7200, GrantedSeconds: 3600, Failures: failed, Refreshes: refreshed,
 		}
 		first := b.snapshot.Load()
@@ -199,4 +201,43 @@ func TestABatchIsToldWhenAllItsFilesAreInPlace(t *testing.T) {
 			t.Error(b.messages())
 		}
 	})
+}
+
+// Requests that get no answer do not keep the application from what the others brought.
+func TestABatchDoesNotWaitForThoseThatHang(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		specs := []api.TokenSpec{spec("a", 3600)}
+		for _, name := range []string{"hangs-1", "hangs-2", "hangs-3", "hangs-4", "hangs-5", "hangs-6"} {
+			specs = append(specs, spec(name, 3600))
+		}
+		b := newBench(t, specs...)
+		b.sidecar.minter = hangingMinter{b.api}
+		b.run()
+		b.pass(9 * time.Second)
+		if got := b.batches.Load(); got != nil {
+			t.Errorf("told of %q while more may come", *got)
+		}
+		b.pass(2 * time.Second)
+		if got := b.batches.Load(); got == nil || !slices.Equal(*got, []string{"a"}) {
+			t.Fatalf("told of %v, want a", got)
+		}
+		b.pass(time.Hour)
+		if diff := cmp.Diff([]string{"a", "a"}, *b.batches.Load()); diff != "" {
+			t.Error(diff)
+		}
+		_ = b.stop()
+	})
+}
+
+type hangingMinter struct{ *apiServer }
+
+func (h hangingMinter) Mint(ctx context.Context, spec api.TokenSpec) (Token, error) {
+	if spec.Name == "a" {
+		return h.apiServer.Mint(ctx, spec)
+	}
+	select {
+	case <-time.After(35 * time.Second):
+	case <-ctx.Done():
+	}
+	return Token{}, &Error{Class: ClassNetwork, Message: "no answer"}
 }

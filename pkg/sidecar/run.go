@@ -26,9 +26,8 @@ func (s *Sidecar) Run(ctx context.Context) error {
 		s.look(ctx)
 		s.launch(ctx)
 		pause := s.pause()
-		if s.running == 0 {
-			s.endBatch(ctx, pause)
-		}
+		s.rest(pause)
+		s.endBatch(ctx)
 		timer.Reset(pause)
 		select {
 		case <-ctx.Done():
@@ -97,18 +96,29 @@ func (s *Sidecar) pause() time.Duration {
 			}
 		}
 	}
+	if s.running > 0 && len(s.batch.Written) > 0 {
+		pause = min(pause, maxBatch-now.since(s.batchBegan))
+	}
 	return max(pause, 0)
 }
 
 // lingering is how long a connection may stay open when the next attempt is that near.
 const lingering = 2 * time.Second
 
-func (s *Sidecar) endBatch(ctx context.Context, pause time.Duration) {
-	if s.connected && !s.renewal.inFlight && pause > lingering {
+// rest closes connections that nobody needs for a while.
+func (s *Sidecar) rest(pause time.Duration) {
+	if s.connected && s.running == 0 && !s.renewal.inFlight && pause > lingering {
 		s.minter.Idle()
 		s.connected = false
 	}
-	if len(s.batch.Written) == 0 {
+}
+
+// maxBatch is how long files that are in place may wait for others before the application is told of them. Those whose
+// requests get no answer could keep it from ever being told.
+const maxBatch = 10 * time.Second
+
+func (s *Sidecar) endBatch(ctx context.Context) {
+	if len(s.batch.Written) == 0 || s.running > 0 && s.clock().since(s.batchBegan) < maxBatch {
 		return
 	}
 	batch := s.batch
@@ -154,6 +164,9 @@ func (s *Sidecar) store(r result) {
 	t.content, t.file, t.signer = r.minted.Secret, info, SignerOf(r.minted.Claims)
 	t.expires, t.lastSuccess = expires, s.clock().wall
 	t.succeed(r.asked, expires.Sub(r.minted.Claims.IssuedAt), s.random(), s.phase)
+	if len(s.batch.Written) == 0 {
+		s.batchBegan = s.clock()
+	}
 	s.batch.Written = append(s.batch.Written, t.spec.Name)
 	s.log.Info("Token written",
 		"token", t.spec.Name, "path", t.spec.Path, "audiences", t.spec.Audiences, "cause", cause, "failures", failures,

@@ -122,7 +122,8 @@ var urgent = life{}
 //  2. with a valid token: full jitter up to the ceiling of the class from the first failure on, but at most three quarters
 //     of the life that is left, so that attempts come faster as the end nears. In the last twentieth of the life: at most
 //     a tenth of what is left, but not below a second;
-//  3. Retry-After, up to a minute, comes on top; with a valid token, up to half of what is left of it.
+//  3. Retry-After, up to a minute, comes on top; with a valid token, up to half of what is left of it, and the rest of the
+//     delay is what remains to the longest.
 //
 // So a server that is back for good is noticed before the end, however late; one that is up for a while is noticed if
 // that while is as long as the longest delay at that time.
@@ -136,17 +137,17 @@ func backoff(err *Error, failures int, l life, random float64) time.Duration {
 		top *= 2
 	}
 	top, floor := min(top, p.ceilingFirst), p.floor
-	if l.left > 0 {
-		// The jitter is of what may be waited, or it would be no jitter.
-		longest := l.longest()
-		top, floor = min(p.ceiling, longest), min(floor, longest)
-	}
-	delay := max(floor, time.Duration(random*float64(top)))
 	retryAfter := min(max(err.RetryAfter, 0), maxRetryAfter)
 	if l.left > 0 {
+		longest := l.longest()
 		retryAfter = min(retryAfter, max(l.left/2, minHurriedDelay))
+		// What the server asked for is a part of what may be waited, not more; some jitter is left in any case, or all whom it
+		// told the same would come back together.
+		room := max(longest-retryAfter, min(longest, l.left/hurry))
+		// The jitter is of what may be waited, or it would be no jitter.
+		top, floor = min(p.ceiling, room), min(floor, room)
 	}
-	return delay + retryAfter
+	return max(floor, time.Duration(random*float64(top))) + retryAfter
 }
 
 // longest is the longest delay that the life which is left allows. None leads far into the last part of a life.

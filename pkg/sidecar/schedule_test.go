@@ -125,6 +125,7 @@ func TestBackoff(t *testing.T) {
 		"Retry-After comes on top of the jitter":          {Error{Class: "Throttled", RetryAfter: 7 * time.Second}, 1, 0, 0.5, 7*time.Second + 500*time.Millisecond},
 		"Retry-After is honoured up to a minute":          {Error{Class: "Throttled", RetryAfter: time.Hour}, 1, 0, 0.5, time.Minute + 500*time.Millisecond},
 		"Retry-After does not outlive the token":          {Error{Class: "Throttled", RetryAfter: time.Hour}, 1, time.Minute, 0.5, 33 * time.Second},
+		"what was asked for is a part of the delay":       {Error{Class: "Throttled", RetryAfter: time.Minute}, 1, 10 * time.Minute, most, 7 * time.Minute},
 		"a negative Retry-After is none":                  {Error{Class: "Throttled", RetryAfter: -time.Hour}, 1, 0, 0.5, 500 * time.Millisecond},
 		"the last twentieth: a tenth of what is left":     {Error{Class: "Network"}, 50, 2 * time.Minute, most, 12 * time.Second},
 		"of any class, with the least jitter":             {Error{Class: "Configuration"}, 50, 20 * time.Second, 0, 2 * time.Second},
@@ -137,6 +138,19 @@ func TestBackoff(t *testing.T) {
 				t.Errorf("got %s, want %s", got, c.want)
 			}
 		})
+	}
+}
+
+// Whatever the server asks for: while there is a token the next attempt comes before it ends.
+func TestNoDelayOutlivesTheToken(t *testing.T) {
+	random := rand.New(rand.NewPCG(2, 4))
+	for range 100000 {
+		whole := time.Duration(float64(10*time.Minute) * (1 + 10*random.Float64()))
+		left := 2*time.Second + time.Duration(random.Float64()*random.Float64()*float64(whole))
+		err := &Error{Class: Classes()[random.IntN(len(Classes()))], RetryAfter: time.Duration(random.Float64() * float64(2*time.Minute))}
+		if delay := backoff(err, 1+random.IntN(9), life{left, whole}, random.Float64()); delay >= left {
+			t.Fatalf("%s after %q with Retry-After %s, of %s only %s are left", delay, err.Class, err.RetryAfter, whole, left)
+		}
 	}
 }
 

@@ -31,6 +31,8 @@ type Sidecar struct {
 	results chan result
 	running int
 	batch   Batch
+	// batchBegan is when its first file was replaced.
+	batchBegan instant
 	// connected since the minter was told to rest.
 	connected bool
 
@@ -55,8 +57,8 @@ type Deps struct {
 	Writer  Writer
 	Log     *slog.Logger
 	Version string
-	// OnBatch, if set, is called by Run after files were replaced and nothing is on its way any more: the place for
-	// notifications. It must not block for long.
+	// OnBatch, if set, is called by Run after files were replaced and nothing is on its way any more, or after maxBatch: the
+	// place for notifications. It must not block for long.
 	OnBatch func(context.Context, Batch)
 	// OnSnapshot, if set, is called by Run after every change, before OnBatch, and at least every minute, so that it also
 	// tells that the loop turns. It must be cheap.

@@ -13,8 +13,9 @@ type Snapshot struct {
 // TokenSnapshot is one token's part of a Snapshot.
 type TokenSnapshot struct {
 	Name string
-	// Expires is when the token on disk ends, by the API server's clock; zero while there is none.
-	Expires time.Time
+	// Expires is when the token on disk ends, by the API server's clock, and Ends the same by the node's; zero while there is
+	// none.
+	Expires, Ends time.Time
 	// LastSuccess is when this process wrote, or kept, the file; zero for never.
 	LastSuccess time.Time
 	// AskedSeconds and GrantedSeconds are the lifetime that was asked for and the one of the token on disk (0 for none).
@@ -43,6 +44,7 @@ func (s *Sidecar) tell() {
 		}
 		if t.exists {
 			one.Expires, one.LastSuccess, one.GrantedSeconds = t.expires, t.lastSuccess, int64(t.lifetime/time.Second)
+			one.Ends = t.received.wall.Add(t.lifetime)
 		}
 		snapshot.Tokens = append(snapshot.Tokens, one)
 	}

@@ -197,6 +197,12 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// Grant answers as the server does without Handle.
+func (s *Server) Grant(w http.ResponseWriter, r *http.Request) {
+	body, _ := io.ReadAll(r.Body)
+	s.grant(w, r, body)
+}
+
 func (s *Server) grant(w http.ResponseWriter, r *http.Request, body []byte) {
 	var request map[string]any
 	var typed struct {

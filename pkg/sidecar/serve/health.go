@@ -30,11 +30,11 @@ func (s *Server) ready() answer {
 	now := time.Now()
 	for _, t := range last.snapshot.Tokens {
 		switch {
-		case t.Expires.IsZero():
+		case t.Ends.IsZero():
 			lines = append(lines, fmt.Sprintf("token %q does not exist yet", t.Name))
-		case !now.Before(t.Expires):
-			lines = append(lines, fmt.Sprintf("token %q expired %s ago, at %s", t.Name,
-				now.Sub(t.Expires).Round(time.Second), t.Expires.UTC().Format(time.RFC3339)))
+		case !now.Before(t.Ends):
+			lines = append(lines, fmt.Sprintf("token %q expired %s ago, at %s by this node's clock", t.Name,
+				now.Sub(t.Ends).Round(time.Second), t.Ends.UTC().Format(time.RFC3339)))
 		}
 	}
 	if lines != nil {

@@ -318,17 +318,17 @@ func TestReady(t *testing.T) {
 		tokens := []sidecar.TokenSnapshot{{Name: "vault"}, {Name: "billing"}}
 		s.Update(sidecar.Snapshot{Tokens: tokens})
 		want(503, "token \"vault\" does not exist yet\ntoken \"billing\" does not exist yet\n")
-		tokens = []sidecar.TokenSnapshot{{Name: "vault", Expires: time.Now().Add(10 * time.Minute)}, {Name: "billing"}}
+		tokens = []sidecar.TokenSnapshot{{Name: "vault", Ends: time.Now().Add(10 * time.Minute)}, {Name: "billing"}}
 		s.Update(sidecar.Snapshot{Tokens: tokens})
 		want(503, "token \"billing\" does not exist yet\n")
-		tokens = []sidecar.TokenSnapshot{tokens[0], {Name: "billing", Expires: time.Now().Add(time.Hour)}}
+		tokens = []sidecar.TokenSnapshot{tokens[0], {Name: "billing", Ends: time.Now().Add(time.Hour)}}
 		s.Update(sidecar.Snapshot{Tokens: tokens})
 		want(200, "ok\n")
 		time.Sleep(10*time.Minute - time.Nanosecond)
 		want(200, "ok\n")
 		time.Sleep(time.Nanosecond)
-		want(503, "token \"vault\" expired 0s ago, at 2000-01-01T00:10:00Z\n")
+		want(503, "token \"vault\" expired 0s ago, at 2000-01-01T00:10:00Z by this node's clock\n")
 		time.Sleep(time.Hour)
-		want(503, "token \"vault\" expired 1h0m0s ago, at 2000-01-01T00:10:00Z\ntoken \"billing\" expired 10m0s ago, at 2000-01-01T01:00:00Z\n")
+		want(503, "token \"vault\" expired 1h0m0s ago, at 2000-01-01T00:10:00Z by this node's clock\ntoken \"billing\" expired 10m0s ago, at 2000-01-01T01:00:00Z by this node's clock\n")
 	})
 }

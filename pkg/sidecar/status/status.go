@@ -128,8 +128,14 @@ func (t Token) Problem(dir string, now time.Time) string {
 		return "does not exist yet"
 	case err != nil:
 		return "cannot be used: " + err.Error()
-	case !f.Claims.Expires.After(now):
-		return "expired at " + f.Claims.Expires.Format(time.RFC3339) + " by this node's clock"
+	}
+	end := f.Claims.Expires
+	if !t.RequestedAt.IsZero() {
+		// Both times are this node's: how far its clock is from the API server's does not matter.
+		end = t.RequestedAt.Add(f.Claims.Expires.Sub(f.Claims.IssuedAt)).UTC()
+	}
+	if !end.After(now) {
+		return "expired at " + end.Format(time.RFC3339) + " by this node's clock"
 	}
 	return ""
 }

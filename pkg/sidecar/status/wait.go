@@ -26,13 +26,13 @@ func Wait(ctx context.Context, dir string) error {
 // WaitReplaced returns nil as soon as every token in dir is one that was asked for after the given time. When ctx ends first, the
 // error has one line for each that was not.
 func WaitReplaced(ctx context.Context, dir string, after time.Time) error {
-	replaced := func(_ string, status Status) bool {
-		return !slices.ContainsFunc(status.Tokens, func(t Token) bool { return !t.RequestedAt.After(after) })
-	}
+	// What was asked for in the future was asked for before the clock was set back.
+	old := func(t Token) bool { return !t.RequestedAt.After(after) || t.RequestedAt.After(time.Now()) }
+	replaced := func(_ string, status Status) bool { return !slices.ContainsFunc(status.Tokens, old) }
 	return poll(ctx, dir, replaced, func(_ string, status Status, err error) error {
 		lines := []error{err}
 		for _, t := range status.Tokens {
-			if !t.RequestedAt.After(after) {
+			if old(t) {
 				lines = append(lines, errors.New(t.Describe("was not replaced")))
 			}
 		}

@@ -184,3 +184,42 @@ func TestCheck(t *testing.T) {
 		}
 	})
 }
+
+// How far the node's clock is from the API server's does not matter to the life of a token, as long as both go on.
+func TestATokensLifeIsMeasuredByTheNodesClock(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		now := time.Now()
+		for name, c := range map[string]struct {
+			issued, requested time.Time
+			want              string
+		}{
+			"node ahead by more than the life, just issued": {now.Add(-2 * time.Hour), now, ""},
+			"node ahead, expired": {now.Add(-3 * time.Hour), now.Add(-time.Hour),
+				"expired at 2000-01-01T00:00:00Z by this node's clock"},
+			"node behind by more than the life, expired": {now.Add(2 * time.Hour), now.Add(-61 * time.Minute),
+				"expired at 1999-12-31T23:59:00Z by this node's clock"},
+		} {
+			dir := t.TempDir()
+			write(t, dir, "a", token(c.issued))
+			if got := (Token{Name: "a", Path: "a", RequestedAt: c.requested}).Problem(dir, now); got != c.want {
+				t.Errorf("%s: %q, want %q", name, got, c.want)
+			}
+		}
+	})
+}
+
+// After the clock went ahead and back, what was asked for in between is not what somebody asks for now.
+func TestARequestOfTheFutureIsNoReplacement(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir := volume(t, Token{Name: "a", Path: "a", RequestedAt: time.Now().AddDate(1, 0, 0)})
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		if err := WaitReplaced(ctx, dir, time.Now()); err == nil {
+			t.Error("nothing was replaced")
+		}
+		again := volume(t, Token{Name: "a", Path: "a", RequestedAt: time.Now().Add(-time.Second)})
+		if err := WaitReplaced(t.Context(), again, time.Now().Add(-time.Minute)); err != nil {
+			t.Error(err)
+		}
+	})
+}
