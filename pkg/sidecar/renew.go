@@ -59,7 +59,7 @@ func (s *Sidecar) tend(ctx context.Context, now instant) {
 	}()
 }
 
-// renewed ends a renewal. A refusal is logged once: the permission for it is newer than podtoken's first grants.
+// renewed ends a renewal. A refusal is logged once: a Role that somebody wrote by hand may not allow it.
 func (s *Sidecar) renewed(r result) {
 	state := &s.renewal
 	state.inFlight = false

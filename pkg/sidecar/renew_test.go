@@ -78,7 +78,7 @@ func TestARenewalThatFailsIsTriedUntilTheEnd(t *testing.T) {
 	})
 }
 
-// Grants that podtoken's first version wrote do not allow it.
+// A Role that somebody wrote by hand may not allow it.
 func TestARenewalThatIsRefusedIsLoggedOnceAndTriedSeldom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, spec("vault", 86400))
