@@ -8,8 +8,12 @@
 //	probe cat FILE                prints a file as it is (the tests hand the token to the API server's TokenReview)
 //	probe env                     prints the environment
 //	probe kill PROGRAM            sends SIGKILL to the processes that run PROGRAM
-//	probe mint FLAGS SPEC        asks for a token with a credential that it finds in the pod, and prints the answer without the token
-//	probe stat FILE…             prints one FileStat per line, and fails when a file cannot be read
+//	probe listen [-status CODE] PORT
+//	                              serves HTTP on the loopback under the process name listener; prints a Told for each POST and SIGHUP
+//	probe mint FLAGS SPEC         asks for a token with a credential that it finds in the pod, and prints the answer without the token
+//	probe stat FILE…              prints one FileStat per line, and fails when a file cannot be read
+//	probe tamper ACTION FILE      does something to FILE: delete, overwrite, truncate, chmod, symlink, folder, full-folder, or
+//	                              fill, which makes a file that leaves no room for others
 package main
 
 import (
@@ -31,7 +35,7 @@ func main() {
 
 func run(args []string) error {
 	if len(args) == 0 {
-		return fmt.Errorf("no command; want sleep, watch, cat, env, kill, mint or stat")
+		return fmt.Errorf("no command; want one of the package's documentation")
 	}
 	switch args[0] {
 	case "sleep":
@@ -77,6 +81,8 @@ func run(args []string) error {
 			return fmt.Errorf("kill wants a program")
 		}
 		return kill(args[1])
+	case "listen":
+		return listen(args[1:])
 	case "mint":
 		answer, err := mint(args[1:])
 		if err != nil {
@@ -94,6 +100,8 @@ func run(args []string) error {
 			}
 		}
 		return nil
+	case "tamper":
+		return tamper(args[1:])
 	}
-	return fmt.Errorf("unknown command %q; want sleep, watch, cat, env, kill, mint or stat", args[0])
+	return fmt.Errorf("unknown command %q; want one of the package's documentation", args[0])
 }
