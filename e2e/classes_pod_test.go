@@ -2,10 +2,18 @@ package e2e
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/json"
+	"encoding/pem"
+	"math/big"
 	"slices"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	admissionv1 "k8s.io/api/admission/v1"
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
@@ -48,31 +56,58 @@ func TestAnotherTokenIsExplained(t *testing.T) {
 	}
 }
 
-// The namespace's copy of the cluster's CA holds no certificate. Kubernetes repairs it at once, unless somebody refuses that.
+// The namespace's copy of the cluster's CA holds no certificate, or another's, as after a restore from a backup of another
+// cluster. Kubernetes repairs it at once, unless somebody refuses that.
 func TestUnusableAuthorityIsExplained(t *testing.T) {
 	t.Parallel()
 	needOwnCluster(t)
-	n := newNamespace(t, nil)
-	var kept atomic.Bool
-	n.validate(admissionregistrationv1.RuleWithOperations{
-		Operations: []admissionregistrationv1.OperationType{admissionregistrationv1.Update},
-		Rule:       admissionregistrationv1.Rule{APIGroups: []string{""}, APIVersions: []string{"v1"}, Resources: []string{"configmaps"}},
-	}, func(_ context.Context, request *admissionv1.AdmissionRequest) *admissionv1.AdmissionResponse {
-		if request.UserInfo.Username != "system:serviceaccount:kube-system:root-ca-cert-publisher" {
-			return nil
-		}
-		kept.Store(true)
-		return &admissionv1.AdmissionResponse{Result: &metav1.Status{Message: "not now"}}
-	})
-	original := n.setAuthority("no certificate")
-	eventually(t, pollShort, "nobody repairs the CA", func(context.Context) (bool, error) {
-		n.setAuthority("no certificate")
-		return kept.Load(), nil
-	})
-	n.create("pod", annotations("audience.vault", "vault"), podSpec())
-	n.explained("pod", sidecar.ClassCredential, "Credential: reading the cluster's CA: no certificate in the file")
-	n.setAuthority(original)
-	n.ready("pod")
+	for name, row := range map[string]struct {
+		certificates string
+		class        sidecar.Class
+		want         string
+	}{
+		"none":      {"no certificate", sidecar.ClassCredential, "Credential: reading the cluster's CA: no certificate in the file"},
+		"another's": {foreignAuthority(t), sidecar.ClassNetwork, "Network: tls: failed to verify certificate: x509: certificate signed by unknown authority"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			n := newNamespace(t, nil)
+			var kept atomic.Bool
+			n.validate(admissionregistrationv1.RuleWithOperations{
+				Operations: []admissionregistrationv1.OperationType{admissionregistrationv1.Update},
+				Rule:       admissionregistrationv1.Rule{APIGroups: []string{""}, APIVersions: []string{"v1"}, Resources: []string{"configmaps"}},
+			}, func(_ context.Context, request *admissionv1.AdmissionRequest) *admissionv1.AdmissionResponse {
+				if request.UserInfo.Username != "system:serviceaccount:kube-system:root-ca-cert-publisher" {
+					return nil
+				}
+				kept.Store(true)
+				return &admissionv1.AdmissionResponse{Result: &metav1.Status{Message: "not now"}}
+			})
+			original := n.setAuthority(row.certificates)
+			eventually(t, pollShort, "nobody repairs the CA", func(context.Context) (bool, error) {
+				n.setAuthority(row.certificates)
+				return kept.Load(), nil
+			})
+			n.create("pod", annotations("audience.vault", "vault"), podSpec())
+			n.explained("pod", row.class, row.want)
+			n.setAuthority(original)
+			n.ready("pod")
+		})
+	}
+}
+
+// foreignAuthority is the certificate of a CA that nobody knows.
+func foreignAuthority(t *testing.T) string {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	must(t, err, "making a key")
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "another cluster"}, IsCA: true, BasicConstraintsValid: true,
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour), KeyUsage: x509.KeyUsageCertSign,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	must(t, err, "signing a certificate")
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
 }
 
 // setAuthority writes the CA that pods of this namespace get, and returns what was there.

@@ -129,12 +129,15 @@ func TestNotifySignal(t *testing.T) {
 	spec.ShareProcessNamespace = ptr(true)
 	n.create("pod", annotations("audience.vault", "vault", "audience.billing", "billing", "notify-signal", "SIGHUP:listener"), spec)
 	n.ready("pod")
+	// It started after the tokens were there.
+	eventually(t, time.Minute, "the sidecar has seen that it needs no signal", func(context.Context) (bool, error) {
+		return strings.Contains(n.logs("pod", api.ContainerName), "Application needs not be told"), nil
+	})
 	want := told{Signal: "hangup"}
-	n.untilTold("pod", 1, want)
+	n.refresh("pod")
+	n.untilTold("pod", 1, want) // when it is old enough to be prepared
 	n.refresh("pod")
 	n.untilTold("pod", 2, want)
-	n.refresh("pod")
-	n.untilTold("pod", 3, want)
 	if restarts := n.ready("pod").Status.ContainerStatuses[0].RestartCount; restarts != 0 {
 		t.Errorf("the application has restarted %d times", restarts)
 	}
