@@ -36,6 +36,9 @@ app.kubernetes.io/component: {{ index . 1 }}
 {{ include "podtoken.selectorLabels" . }}
 app.kubernetes.io/version: {{ (index . 0).Chart.AppVersion | quote }}
 app.kubernetes.io/part-of: podtoken
+{{- with (index . 0).Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
 {{- end -}}
 
 {{/* Labels of every object. */}}
@@ -85,6 +88,10 @@ nodeSelector:
 {{- end }}
 {{- with (index . 2).tolerations }}
 tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with (index . 2).affinity }}
+affinity:
   {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- end -}}
