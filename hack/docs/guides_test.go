@@ -3,6 +3,7 @@ package docs
 import (
 	"encoding/json"
 	"math"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
@@ -17,22 +18,17 @@ import (
 	"github.com/podtoken/podtoken/pkg/mutate"
 )
 
-// guides are the documents that other tests do not hold against the code.
-var guides = []string{
-	"docs/contract.md", "docs/installation.md", "docs/migration.md", "docs/operations.md", "docs/troubleshooting.md", "README.md",
-}
-
 var fence = regexp.MustCompile("(?ms)^ *```yaml\n(.*?)^ *```$")
 
-// Every pod in the guides that has annotations is injected as it stands, without a warning.
-func TestPodsInGuidesAreInjected(t *testing.T) {
+// Every pod in the documents that has annotations is injected as it stands, without a warning.
+func TestPodsInDocumentsAreInjected(t *testing.T) {
 	cfg, err := mutate.ParseConfig([]byte("apiVersion: podtoken.dev/v1alpha1\nkind: WebhookConfiguration\nsidecar:\n  image: podtoken/sidecar:1\n"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	found := 0
-	for _, guide := range guides {
-		for _, block := range fence.FindAllStringSubmatch(read(t, guide), -1) {
+	for _, document := range documents(t) {
+		for _, block := range fence.FindAllStringSubmatch(read(t, document), -1) {
 			var pod corev1.Pod
 			if err := yaml.Unmarshal([]byte(block[1]), &pod); err != nil || pod.Kind != "Pod" || len(pod.Annotations) == 0 {
 				continue
@@ -50,7 +46,7 @@ func TestPodsInGuidesAreInjected(t *testing.T) {
 			result := mutate.Mutate(mutate.Input{Pod: &in, Namespace: "shop", Operation: "CREATE", Config: cfg,
 				APIServerAudiences: []string{"https://kubernetes.default.svc"}})
 			if result.Outcome != api.OutcomeInjected || len(result.Warnings) != 0 {
-				t.Errorf("%s, pod %s: %s, %s, warnings %q", guide, pod.Name, result.Outcome, result.Message, result.Warnings)
+				t.Errorf("%s, pod %s: %s, %s, warnings %q", document, pod.Name, result.Outcome, result.Message, result.Warnings)
 			}
 		}
 	}
@@ -59,34 +55,43 @@ func TestPodsInGuidesAreInjected(t *testing.T) {
 	}
 }
 
-// Annotations that the guides and examples name exist.
-func TestAnnotationsInGuidesExist(t *testing.T) {
-	known := map[string]bool{"injected": true, "grant": true}
-	for _, key := range matches(t, "pkg/api", `Annotation\w+\s+= Prefix \+ "([^".]+)`) {
+// Annotations and labels that documents and examples name exist.
+func TestAnnotationsInDocumentsExist(t *testing.T) {
+	known := map[string]bool{}
+	for _, key := range matches(t, "pkg/api", `(?:Annotation|Label)\w+\s+= Prefix \+ "([^".]+)`) {
 		known[key] = true
 	}
-	annotation := regexp.MustCompile(`podtoken\.dev/([a-z-]+)`)
-	for _, guide := range guides {
-		text := read(t, guide)
+	examples, err := filepath.Glob(filepath.Join(root, "manifests/examples/*.yaml"))
+	if err != nil || len(examples) == 0 {
+		t.Fatalf("got %q, %v: want examples", examples, err)
+	}
+	documents := documents(t)
+	for _, example := range examples {
+		documents = append(documents, strings.TrimPrefix(example, root+"/"))
+	}
+	annotation := regexp.MustCompile(`podtoken\.dev/([a-z][a-z0-9-]*)`)
+	for _, document := range documents {
+		text := read(t, document)
 		for _, m := range annotation.FindAllStringSubmatchIndex(text, -1) {
-			key := text[m[2]:m[3]]
-			if strings.HasSuffix(text[:m[0]], "/secrets/") || strings.HasSuffix(text[:m[0]], "pods.") {
-				continue // a path below the mount directory, an audit annotation
-			}
-			if !known[key] {
-				t.Errorf("%s names podtoken.dev/%s, which does not exist", guide, key)
+			before, key := text[:m[0]], text[m[2]:m[3]]
+			switch {
+			case strings.HasSuffix(before, "/secrets/"): // a path below the mount directory
+			case strings.HasSuffix(before, "pods."), strings.HasSuffix(before, "audiences."): // keys of the audit log, a resource
+			case strings.HasSuffix(before, "apiVersion: "):
+			case !known[key]:
+				t.Errorf("%s names podtoken.dev/%s, which does not exist", document, key)
 			}
 		}
 	}
 }
 
-// Metrics that the guides name are in docs/reference.md, which is held against the code.
-func TestMetricsInGuidesExist(t *testing.T) {
+// Metrics that documents name are in docs/reference.md, which is held against the code.
+func TestMetricsInDocumentsExist(t *testing.T) {
 	reference := read(t, "docs/reference.md")
-	for _, guide := range guides {
-		for _, metric := range regexp.MustCompile(`\bpodtoken_\w+`).FindAllString(read(t, guide), -1) {
+	for _, document := range documents(t) {
+		for _, metric := range regexp.MustCompile(`\bpodtoken_\w+`).FindAllString(read(t, document), -1) {
 			if !strings.Contains(reference, "`"+metric) {
-				t.Errorf("%s names the metric %s, which docs/reference.md does not have", guide, metric)
+				t.Errorf("%s names the metric %s, which docs/reference.md does not have", document, metric)
 			}
 		}
 	}
