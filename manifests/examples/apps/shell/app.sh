@@ -11,7 +11,7 @@ while true; do
     echo "the token has changed" >&2
   fi
   before=$token
-  # curl reads the header from its input: what stands in arguments, everybody on the node can see. printf is a part of the shell.
+  # curl reads the header from its input: arguments can be read by whoever sees the process. printf is a part of the shell.
   if status=$(printf 'Authorization: Bearer %s\n' "$token" |
     curl --silent --show-error --max-time 10 --header @- --output /dev/null --write-out '%{http_code}' "$SERVICE_URL"); then
     echo "the service answered $status" >&2
