@@ -25,7 +25,8 @@ demo-down: ## Remove what `make demo` left running.
 test: test-unit test-chart e2e ## Everything: unit, race, golden, fuzz corpus, chart, and the suite on a real cluster.
 
 ##@ Parts of `make test`
-test-unit: cluster-tools ## Unit, golden and fuzz-corpus tests under the race detector.
+test-unit: cluster-tools ## Unit, golden and fuzz-corpus tests under the race detector, and the example applications.
+	hack/test-tools.sh
 	go test -race ./...
 
 test-chart: ## Render the chart with the real helm and compare it with what is committed.
