@@ -165,7 +165,6 @@ func TestWhatDoesNotExist(t *testing.T) {
 		"docs/operations.md":   {"The chart brings no ServiceMonitor, no rules and no dashboard", "charts/podtoken/templates/*.yaml", `kind: (ServiceMonitor|PrometheusRule)|dashboard`},
 		"docs/installation.md": {"the webhook's certificate. There is no other way yet", "charts/podtoken/values.yaml", `(?m)^tls:\n(  +.*\n)*?  [a-bd-z]\w*:`},
 		"docs/migration.md":    {"certificates of the webhook without cert-manager | no", "charts/podtoken/values.yaml", `(?m)^tls:\n(  +.*\n)*?  [a-bd-z]\w*:`},
-		"docs/security.md":     {"The chart installs none. [networkpolicy.yaml]", "charts/podtoken/templates/*.yaml", `kind: NetworkPolicy`},
 	} {
 		if !strings.Contains(read(t, document), claim.sentence) {
 			t.Errorf("%s does not say %q any more: remove the row here", document, claim.sentence)
