@@ -81,6 +81,10 @@ func TestMutatingWebhookConfiguration(t *testing.T) {
 				Name:       "not-a-mirror-pod",
 				Expression: "!('kubernetes.io/config.mirror' in object.metadata.?annotations.orValue({}))",
 			},
+			{
+				Name:       "not-switched-off",
+				Expression: "object.metadata.?annotations[?'podtoken.dev/inject'].orValue('') != 'false'",
+			},
 		},
 	}
 	eachFile(t, func(t *testing.T, path string) {

@@ -63,6 +63,10 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name ($root.Chart.Version | replace
 - name: not-a-mirror-pod
   expression: >-
     !('kubernetes.io/config.mirror' in object.metadata.?annotations.orValue({}))
+# Any other value is the webhook's to refuse.
+- name: not-switched-off
+  expression: >-
+    object.metadata.?annotations[?'podtoken.dev/inject'].orValue('') != 'false'
 {{- end -}}
 
 {{/* Where pods of podtoken's own run: (list $ "component" .Values.component). */}}
