@@ -45,9 +45,15 @@ func (n *testNamespace) validate(rule admissionregistrationv1.RuleWithOperations
 // mutate has this process change what is created in the namespace.
 func (n *testNamespace) mutate(rule admissionregistrationv1.RuleWithOperations, decide decision) {
 	n.t.Helper()
+	n.mutateAs(n.name, rule, decide)
+}
+
+// mutateAs does it under the name of a configuration: API servers ask in the order of these names.
+func (n *testNamespace) mutateAs(name string, rule admissionregistrationv1.RuleWithOperations, decide decision) {
+	n.t.Helper()
 	configurations := n.client.AdmissionregistrationV1().MutatingWebhookConfigurations()
 	_, err := configurations.Create(n.t.Context(), &admissionregistrationv1.MutatingWebhookConfiguration{
-		ObjectMeta: metav1.ObjectMeta{Name: n.name},
+		ObjectMeta: metav1.ObjectMeta{Name: name},
 		Webhooks: []admissionregistrationv1.MutatingWebhook{{
 			Name: "mutate.podtoken.test", ClientConfig: n.serveAdmission(decide), NamespaceSelector: n.selector(),
 			Rules:         []admissionregistrationv1.RuleWithOperations{rule},
@@ -56,7 +62,7 @@ func (n *testNamespace) mutate(rule admissionregistrationv1.RuleWithOperations, 
 		}},
 	}, metav1.CreateOptions{})
 	must(n.t, err, "registering a mutating webhook")
-	n.t.Cleanup(func() { _ = configurations.Delete(context.Background(), n.name, metav1.DeleteOptions{}) })
+	n.t.Cleanup(func() { _ = configurations.Delete(context.Background(), name, metav1.DeleteOptions{}) })
 }
 
 // selector selects this namespace and no other.
