@@ -34,7 +34,7 @@ test-chart: ## Render the chart with the real helm and compare it with what is c
 
 e2e: cluster-tools ## The suite on a real Kubernetes (KUBECONFIG and PODTOKEN_E2E_REGISTRY choose another cluster).
 	cd e2e && go test -count=1 -timeout 20m ./cluster/...
-	cd e2e && go test -count=1 -timeout 30m -parallel 12 -v .
+	cd e2e && go test -count=1 -timeout 45m -parallel 24 -v .
 
 cluster-tools: ## Build Kubernetes, helm and cert-manager once, and install the Debian packages that tests need.
 	@$(CLUSTER) build >/dev/null

@@ -28,7 +28,7 @@ func TestKilledTwoHundredTimes(t *testing.T) {
 	for i := range pods {
 		spec := podSpec(probePath, "watch", "20m", oursDir+"a", oursDir+"b")
 		spec.ShareProcessNamespace = ptr(true)
-		spec.Containers = append(spec.Containers, container("killer", probePath, "harass", strconv.Itoa(each), api.SidecarBinary))
+		spec.Containers = append(spec.Containers, container("killer", probePath, "harass", strconv.Itoa(each), api.SidecarBinary, oursDir+"a"))
 		spec.RestartPolicy = corev1.RestartPolicyNever
 		n.create(fmt.Sprint("pod-", i), annotations("audience.a", "a", "audience.b", "b"), spec)
 	}

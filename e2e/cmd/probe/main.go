@@ -9,7 +9,8 @@
 //	probe env                     prints the environment
 //	probe kill PROGRAM            sends SIGKILL to the processes that run PROGRAM
 //	probe stop PROGRAM ARGUMENT…  sends SIGTERM to the processes that run PROGRAM with these first arguments
-//	probe harass TIMES PROGRAM    has PROGRAM replace its tokens and kills it meanwhile, again and again
+//	probe harass TIMES PROGRAM FILE
+//	                              has PROGRAM replace FILE and kills it meanwhile, again and again
 //	probe list DIRECTORY          prints the names in it
 //	probe listen [-status CODE] PORT
 //	                              serves HTTP on the loopback under the process name listener; prints a Told for each POST and SIGHUP
@@ -99,14 +100,14 @@ func run(args []string) error {
 		}
 		return kill(strings.Join(args[1:], "\x00"), syscall.SIGTERM)
 	case "harass":
-		if len(args) != 3 {
-			return fmt.Errorf("harass wants a number and a program")
+		if len(args) != 4 {
+			return fmt.Errorf("harass wants a number, a program and a file")
 		}
 		times, err := strconv.Atoi(args[1])
 		if err != nil {
 			return err
 		}
-		return harass(args[2], times)
+		return harass(args[2], args[3], times)
 	case "list":
 		if len(args) != 2 {
 			return fmt.Errorf("list wants a directory")
