@@ -65,16 +65,16 @@ func faultAPIServerAway(t *testing.T) faultRow {
 	ends := time.Unix(min(claimsOf(t, n.token(oursPod, "app", oursDir+short)).Expires, claimsOf(t, n.token(kubeletsPod, "app", kubeletsDir+short)).Expires), 0)
 	must(t, w.cluster.StopComponent(cluster.APIServer, 0), "stopping the API server")
 	time.Sleep(time.Until(ends.Add(-35 * time.Second)))
+	started := time.Now()
 	must(t, w.cluster.StartComponent(cluster.APIServer), "starting the API server")
 	must(t, w.cluster.WaitForAPIServer(t.Context()), "waiting for the API server")
-	back := time.Now()
 	t.Logf("the API server was back %s before the end of a token", time.Until(ends).Round(time.Second))
 	if left := time.Until(ends); left < 10*time.Second {
 		t.Fatalf("the API server took so long that only %s were left", left)
 	}
 	ours, kubelets := n.outcome()
 	after := func(r fileReport) time.Duration {
-		d, came := r.firstAfter(back, func(seenToken) bool { return true })
+		d, came := r.firstAfter(started, func(seenToken) bool { return true })
 		if !came {
 			t.Error("no token was replaced after the API server was back")
 		}
@@ -82,7 +82,7 @@ func faultAPIServerAway(t *testing.T) faultRow {
 	}
 	return faultRow{
 		"API server away for 9 min of a 10 min token's life",
-		fmt.Sprintf("%s, replaced %s after the server was back", kubelets[kubeletsDir+short].expired(), after(kubelets[kubeletsDir+short])),
+		fmt.Sprintf("%s, replaced %s after the server was started", kubelets[kubeletsDir+short].expired(), after(kubelets[kubeletsDir+short])),
 		fmt.Sprintf("%s, replaced %s after", ours[oursDir+short].expired(), after(ours[oursDir+short])),
 	}
 }

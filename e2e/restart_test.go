@@ -171,6 +171,9 @@ func (r *rebooted) check() {
 		t.Errorf("the application started before its token was issued, at %s", issued)
 	}
 	said := r.n.followLog("rebooted", "app")
+	eventually(t, time.Minute, "the application has read for a while", func(context.Context) (bool, error) {
+		return time.Since(pod.Status.ContainerStatuses[0].State.Running.StartedAt.Time) > 5*time.Second, nil
+	})
 	_, err := r.n.exec("rebooted", "app", probePath, "stop", probePath, "watch")
 	must(t, err, "ending the reader")
 	reports(t, said())[tokenPath].clean(t, "the application after the reboot")
