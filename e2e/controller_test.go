@@ -23,7 +23,12 @@ const controllerName = "podtoken-controller"
 // credentialOf returns a token of one of the installation's own ServiceAccounts.
 func credentialOf(t *testing.T, namespace, account string) string {
 	t.Helper()
-	answer, err := client.CoreV1().ServiceAccounts(namespace).CreateToken(t.Context(), account, &authenticationv1.TokenRequest{}, metav1.CreateOptions{})
+	return shared.credentialOf(t, namespace, account)
+}
+
+func (w *world) credentialOf(t *testing.T, namespace, account string) string {
+	t.Helper()
+	answer, err := w.client.CoreV1().ServiceAccounts(namespace).CreateToken(t.Context(), account, &authenticationv1.TokenRequest{}, metav1.CreateOptions{})
 	must(t, err, "getting a credential of %q", account)
 	return answer.Status.Token
 }

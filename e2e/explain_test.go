@@ -122,7 +122,11 @@ func TestConfigurationIsReloaded(t *testing.T) {
 
 // webhookMetrics reads /metrics of one replica.
 func webhookMetrics(ctx context.Context, pod string) (string, error) {
-	data, err := client.CoreV1().Pods(releaseNamespace).ProxyGet("http", pod, "8080", "/metrics", nil).DoRaw(ctx)
+	return shared.webhookMetrics(ctx, pod)
+}
+
+func (w *world) webhookMetrics(ctx context.Context, pod string) (string, error) {
+	data, err := w.client.CoreV1().Pods(releaseNamespace).ProxyGet("http", pod, "8080", "/metrics", nil).DoRaw(ctx)
 	return string(data), err
 }
 

@@ -256,7 +256,12 @@ func (n *testNamespace) event(pod, reason, text string) {
 // as returns a client with a token for its only credential.
 func as(t *testing.T, token string) kubernetes.Interface {
 	t.Helper()
-	config := rest.AnonymousClientConfig(restConfig)
+	return shared.as(t, token)
+}
+
+func (w *world) as(t *testing.T, token string) kubernetes.Interface {
+	t.Helper()
+	config := rest.AnonymousClientConfig(w.restConfig)
 	config.BearerToken = token
 	c, err := kubernetes.NewForConfig(config)
 	must(t, err, "making a client")

@@ -4,19 +4,14 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-
-	"github.com/podtoken/podtoken/pkg/api"
 )
 
 const (
@@ -63,59 +58,16 @@ func TestCertificateRenewalAndRollout(t *testing.T) {
 	must(t, err, "reading the serving certificate")
 	replicas := webhookPods(t)
 
-	spec := podSpec()
-	spec.SchedulingGates = []corev1.PodSchedulingGate{{Name: "podtoken.test/never"}} // created, never run
-	var (
-		created  atomic.Int64
-		mu       sync.Mutex
-		failures []error
-	)
-	createOne := func() {
-		i := created.Add(1)
-		pod, err := n.tryCreate(fmt.Sprintf("pod-%d", i), annotations("audience", audienceDefault), spec)
-		if err == nil && (len(pod.Spec.InitContainers) == 0 || pod.Spec.InitContainers[0].Name != api.ContainerName) {
-			err = errors.New("created without a sidecar")
-		}
-		if err != nil {
-			mu.Lock()
-			defer mu.Unlock()
-			failures = append(failures, fmt.Errorf("pod %d: %w", i, err))
-		}
-	}
-	// Steady streams of pods, from before the renewal until the last old replica has gone.
-	disturbed := make(chan struct{})
-	var creators sync.WaitGroup
-	for range 2 {
-		creators.Go(func() {
-			for {
-				select {
-				case <-disturbed:
-					if created.Load() >= atLeast {
-						return
-					}
-				default:
-				}
-				createOne()
-				time.Sleep(150 * time.Millisecond)
-			}
-		})
-	}
-	stop := sync.OnceFunc(func() { close(disturbed); creators.Wait() })
-	defer stop()
+	// From before the renewal until the last old replica has gone.
+	pods := n.stream(atLeast)
 
 	renewCertificate(t)
 	eventually(t, time.Minute, "cert-manager has renewed the certificate", func(ctx context.Context) (bool, error) {
 		after, err := client.CoreV1().Secrets(releaseNamespace).Get(ctx, servingSecret, metav1.GetOptions{})
 		return err == nil && !bytes.Equal(after.Data["tls.crt"], before.Data["tls.crt"]), err
 	})
-	lookAtFiles(t)
-	for _, replica := range replicas {
-		eventually(t, 3*time.Minute, replica.Name+" serves the new certificate", func(ctx context.Context) (bool, error) {
-			metrics, err := webhookMetrics(ctx, replica.Name)
-			return strings.Contains(metrics, `podtoken_certificate_reloads_total{result="success"} 2`), err
-		})
-	}
-	atRenewal := created.Load()
+	shared.serve(t, replicas, 2)
+	atRenewal := pods.created.Load()
 
 	_, err = testCluster.Kubectl(ctx, nil, "-n", releaseNamespace, "rollout", "restart", "deployment/"+webhookDeployment)
 	must(t, err, "rolling the webhook")
@@ -131,33 +83,20 @@ func TestCertificateRenewalAndRollout(t *testing.T) {
 		}
 		return true, nil
 	})
-	stop()
-
-	t.Logf("%d pods were created, %d of them before the rollout", created.Load(), atRenewal)
-	for _, f := range failures {
-		t.Error(f)
-	}
-	list, err := client.CoreV1().Pods(n.name).List(ctx, metav1.ListOptions{LabelSelector: api.LabelInjected + "=true"})
-	must(t, err, "listing pods")
-	if int64(len(list.Items)) != created.Load() {
-		t.Errorf("%d of %d pods are injected", len(list.Items), created.Load())
-	}
+	pods.stop()
+	t.Logf("%d of the pods were created before the rollout", atRenewal)
 }
 
 func webhookPods(t *testing.T) []corev1.Pod {
 	t.Helper()
-	pods, err := client.CoreV1().Pods(releaseNamespace).List(t.Context(), metav1.ListOptions{LabelSelector: "app.kubernetes.io/component=webhook"})
-	must(t, err, "listing the webhook's pods")
-	return pods.Items
+	return shared.webhookPods(t)
 }
 
-// lookAtFiles has the kubelet update the files of the webhook's pods now. It would do so within its sync period, a minute
-// or two; a change of the pod makes it look at once.
-func lookAtFiles(t *testing.T) {
+func (w *world) webhookPods(t *testing.T) []corev1.Pod {
 	t.Helper()
-	_, err := testCluster.Kubectl(t.Context(), nil, "-n", releaseNamespace, "annotate", "--overwrite", "pods", "-l", "app.kubernetes.io/component=webhook",
-		"podtoken.test/look="+fmt.Sprint(time.Now().UnixNano()))
-	must(t, err, "annotating the webhook's pods")
+	pods, err := w.client.CoreV1().Pods(releaseNamespace).List(t.Context(), metav1.ListOptions{LabelSelector: "app.kubernetes.io/component=webhook"})
+	must(t, err, "listing the webhook's pods")
+	return pods.Items
 }
 
 // renewCertificate asks cert-manager for a new certificate the way its own command line tool does.

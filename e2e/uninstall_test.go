@@ -32,18 +32,7 @@ func TestUninstall(t *testing.T) {
 		t.Error(err)
 	}
 
-	for _, kinds := range []string{
-		"roles,rolebindings,leases,serviceaccounts,jobs,deployments,configmaps,services",
-		"clusterroles,clusterrolebindings,validatingadmissionpolicies,validatingadmissionpolicybindings,mutatingwebhookconfigurations",
-	} {
-		out, err := testCluster.Kubectl(ctx, nil, "get", kinds, "--all-namespaces", "-o", "name")
-		must(t, err, "listing what is left")
-		for line := range strings.Lines(out) {
-			if strings.Contains(line, "podtoken") {
-				t.Errorf("%s is left", strings.TrimSpace(line))
-			}
-		}
-	}
+	shared.leftovers(t)
 	namespaces, err := client.CoreV1().Namespaces().List(ctx, metav1.ListOptions{})
 	must(t, err, "listing namespaces")
 	for _, namespace := range namespaces.Items {
@@ -61,6 +50,23 @@ func TestUninstall(t *testing.T) {
 	}
 	// What comes now is no longer podtoken's business.
 	n.create("later", annotations("audience.vault", audienceDeclared), gated(serviceAccount))
+}
+
+// leftovers complains about everything that an uninstallation should have taken away; more kinds may be named.
+func (w *world) leftovers(t *testing.T, more ...string) {
+	t.Helper()
+	for _, kinds := range append([]string{
+		"roles,rolebindings,leases,serviceaccounts,jobs,deployments,configmaps,services",
+		"clusterroles,clusterrolebindings,validatingadmissionpolicies,validatingadmissionpolicybindings,mutatingwebhookconfigurations",
+	}, more...) {
+		out, err := w.cluster.Kubectl(context.Background(), nil, "get", kinds, "--all-namespaces", "-o", "name")
+		must(t, err, "listing what is left")
+		for line := range strings.Lines(out) {
+			if strings.Contains(line, "podtoken") {
+				t.Errorf("%s is left", strings.TrimSpace(line))
+			}
+		}
+	}
 }
 
 // grantsWithoutGuard looks until ctx is done for a moment with a grant and no guard.

@@ -35,15 +35,19 @@ var (
 )
 
 // newWorld boots a cluster; podtoken is not installed yet.
-func newWorld(ctx context.Context, name string) (*world, error) {
+func newWorld(ctx context.Context, name string, changes ...func(*cluster.Options)) (*world, error) {
 	root, err := filepath.Abs("..")
 	if err != nil {
 		return nil, err
 	}
-	c, err := cluster.Up(ctx, cluster.Options{
+	options := cluster.Options{
 		Name: name, RepoRoot: root, Log: os.Stderr, ProductImages: true,
 		MaxRestartDelay: time.Second, // nobody has the time
-	})
+	}
+	for _, change := range changes {
+		change(&options)
+	}
+	c, err := cluster.Up(ctx, options)
 	if err != nil {
 		return nil, err
 	}
@@ -70,10 +74,18 @@ func clusterName(suffix string) string {
 // ownWorld boots a cluster of this test's own, for what the others would not survive, and installs podtoken.
 func ownWorld(t *testing.T, suffix string) *world {
 	t.Helper()
+	w := emptyWorld(t, suffix)
+	must(t, w.cluster.InstallChart(t.Context(), chartValues("--set", "webhook.replicas=1", "--set", "controller.replicas=1")...), "installing podtoken")
+	return w
+}
+
+// emptyWorld boots a cluster of this test's own, without podtoken.
+func emptyWorld(t *testing.T, suffix string, changes ...func(*cluster.Options)) *world {
+	t.Helper()
 	if !testCluster.Owned() {
 		t.Skip("the components of a cluster that is not ours are not stopped")
 	}
-	w, err := newWorld(t.Context(), clusterName("-"+suffix))
+	w, err := newWorld(t.Context(), clusterName("-"+suffix), changes...)
 	must(t, err, "booting a cluster")
 	t.Cleanup(func() {
 		// Without the test's context, which has ended.
@@ -81,6 +93,5 @@ func ownWorld(t *testing.T, suffix string) *world {
 			t.Error(fmt.Errorf("removing the cluster: %w", err))
 		}
 	})
-	must(t, w.cluster.InstallChart(t.Context(), chartValues("--set", "webhook.replicas=1", "--set", "controller.replicas=1")...), "installing podtoken")
 	return w
 }

@@ -22,6 +22,7 @@ import (
 var (
 	kindWebhook    = schema.GroupVersionKind{Group: "admissionregistration.k8s.io", Version: "v1", Kind: "MutatingWebhookConfiguration"}
 	kindDeployment = schema.GroupVersionKind{Group: "apps", Version: "v1", Kind: "Deployment"}
+	kindSecret     = schema.GroupVersionKind{Version: "v1", Kind: "Secret"}
 	kindLease      = schema.GroupVersionKind{Group: "coordination.k8s.io", Version: "v1", Kind: "Lease"}
 	kindBinding    = schema.GroupVersionKind{Group: "rbac.authorization.k8s.io", Version: "v1", Kind: "RoleBinding"}
 	kindRole       = schema.GroupVersionKind{Group: "rbac.authorization.k8s.io", Version: "v1", Kind: "Role"}
@@ -71,7 +72,7 @@ func cleanupScheme() *runtime.Scheme {
 func cleanupMapper() meta.RESTMapper {
 	mapper := meta.NewDefaultRESTMapper(nil)
 	mapper.Add(kindWebhook, meta.RESTScopeRoot)
-	for _, kind := range []schema.GroupVersionKind{kindDeployment, kindLease, kindBinding, kindRole} {
+	for _, kind := range []schema.GroupVersionKind{kindDeployment, kindSecret, kindLease, kindBinding, kindRole} {
 		mapper.Add(kind, meta.RESTScopeNamespace)
 	}
 	return mapper
@@ -95,6 +96,13 @@ func (c *cleanup) Run(ctx context.Context) error {
 		{"Roles with the label " + api.LabelGrant, func(ctx context.Context) error { return c.deleteGrants(ctx, kindRole) }},
 		{fmt.Sprintf("Lease %q in namespace %q", c.options.lease, c.options.namespace), func(ctx context.Context) error {
 			return c.deleteOne(ctx, kindLease, c.options.namespace, c.options.lease)
+		}},
+		// As late as that, because the webhook's pods may still be there and start again.
+		{fmt.Sprintf("Secret %q in namespace %q", c.options.secret, c.options.namespace), func(ctx context.Context) error {
+			if c.options.secret == "" {
+				return nil
+			}
+			return c.deleteOne(ctx, kindSecret, c.options.namespace, c.options.secret)
 		}},
 	}
 	for _, step := range steps {

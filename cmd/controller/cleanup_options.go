@@ -15,6 +15,7 @@ type cleanupOptions struct {
 	webhookConfiguration string
 	deployment           string
 	lease                string
+	secret               string
 	timeout              time.Duration
 	logLevel             string
 	kubeconfig           string
@@ -26,7 +27,7 @@ func parseCleanupOptions(args []string, stderr io.Writer) (*cleanupOptions, erro
 	o.register(fs)
 	fs.Usage = func() {
 		_, _ = fmt.Fprintf(fs.Output(), "Usage: %s [flags]\n\nRemoves what must not outlive an installation: the webhook's configuration, the controller, "+
-			"every Role and RoleBinding that it made, its Lease.\n\n", fs.Name())
+			"every Role and RoleBinding that it made, its Lease,\nthe serving certificate that it made.\n\n", fs.Name())
 		fs.PrintDefaults()
 	}
 	if err := parse(fs, args, stderr); err != nil {
@@ -40,6 +41,7 @@ func (o *cleanupOptions) register(fs *flag.FlagSet) {
 	fs.StringVar(&o.webhookConfiguration, "webhook-configuration", "podtoken", "`name` of the MutatingWebhookConfiguration")
 	fs.StringVar(&o.deployment, "deployment", "podtoken-controller", "`name` of the controller's Deployment")
 	fs.StringVar(&o.lease, "lease", "podtoken-controller", "`name` of the controller's Lease")
+	fs.StringVar(&o.secret, "serving-certificate-secret", "", "`name` of the Secret with the serving certificate that the controller made; empty: it made none")
 	fs.DurationVar(&o.timeout, "timeout", 2*time.Minute, "after what time to give up")
 	registerCommon(fs, &o.logLevel, &o.kubeconfig)
 }
@@ -65,6 +67,11 @@ func (o *cleanupOptions) validate() error {
 		"webhook-configuration": o.webhookConfiguration, "deployment": o.deployment, "lease": o.lease,
 	} {
 		if err := validateName(name, value); err != nil {
+			return err
+		}
+	}
+	if o.secret != "" {
+		if err := validateName("serving-certificate-secret", o.secret); err != nil {
 			return err
 		}
 	}

@@ -88,6 +88,23 @@ func TestCleanup(t *testing.T) {
 	}
 }
 
+// The Secret that the controller made goes, when it is named, after who would make it again; no other does.
+func TestCleanupOfTheServingCertificate(t *testing.T) {
+	f := newInstallation(t, 1)
+	for _, name := range []string{"podtoken-webhook-tls", "another"} {
+		f.add(t, "secrets", `{apiVersion: v1, kind: Secret, metadata: {namespace: podtoken-system, name: `+name+`}}`)
+	}
+	if log, err := cleanupOf(t, f, "--serving-certificate-secret=podtoken-webhook-tls"); err != nil {
+		t.Fatalf("cleanup: %v\n%s", err, log)
+	}
+	if diff := cmp.Diff([]string{"podtoken-system/another"}, f.names("secrets")); diff != "" {
+		t.Errorf("Secrets (-want +got):\n%s", diff)
+	}
+	if changes := f.changes("deployments", "secrets"); len(changes) != 2 || !strings.Contains(changes[0], "deployments") {
+		t.Errorf("changes %q, want the controller's end first", changes)
+	}
+}
+
 // While the controller's pods are there, they would make again what was deleted.
 func TestCleanupWaitsForTheController(t *testing.T) {
 	f := newInstallation(t, 1)

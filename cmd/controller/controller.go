@@ -6,12 +6,16 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/http"
 	"runtime"
 	"sync"
 
 	"github.com/go-logr/logr"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/rest"
 	"k8s.io/klog/v2"
 	crlog "sigs.k8s.io/controller-runtime/pkg/log"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
@@ -20,6 +24,7 @@ import (
 	"github.com/podtoken/podtoken/internal/config"
 	"github.com/podtoken/podtoken/internal/grant"
 	"github.com/podtoken/podtoken/internal/policy"
+	"github.com/podtoken/podtoken/internal/servingcert"
 	"github.com/podtoken/podtoken/internal/version"
 )
 
@@ -44,10 +49,14 @@ func newController(o *options, stderr io.Writer) (*controller, error) {
 	if err != nil {
 		return nil, err
 	}
+	caches := grant.CacheOptions(o.guard)
+	if o.servingSecret != "" {
+		c.serving().AddToCache(&caches)
+	}
 	c.manager, err = manager.New(cluster, manager.Options{
 		Scheme:         grant.NewScheme(),
-		MapperProvider: grant.NewMapper,
-		Cache:          grant.CacheOptions(o.guard),
+		MapperProvider: newMapper,
+		Cache:          caches,
 		Logger:         crlog.Log,
 		// Metrics and probes have a server of their own, which answers before there is a manager.
 		Metrics:                 metricsserver.Options{BindAddress: "0"},
@@ -61,6 +70,23 @@ func newController(o *options, stderr io.Writer) (*controller, error) {
 		return nil, fmt.Errorf("making the manager: %w", err)
 	}
 	return c, nil
+}
+
+// newMapper knows the resources of all that is read and written.
+func newMapper(cluster *rest.Config, client *http.Client) (meta.RESTMapper, error) {
+	mapper, err := grant.NewMapper(cluster, client)
+	return meta.MultiRESTMapper{mapper, servingcert.NewMapper()}, err
+}
+
+// serving is what --serving-certificate-secret and the flags beside it say.
+func (c *controller) serving() servingcert.Config {
+	return servingcert.Config{
+		Secret:       types.NamespacedName{Namespace: c.options.leaderElectionNamespace, Name: c.options.servingSecret},
+		Registration: c.options.webhookConfiguration,
+		DNSName:      c.options.servingName,
+		Registry:     c.registry,
+		Logger:       c.logger,
+	}
 }
 
 // newLogger returns the log and makes controller-runtime and client-go write to it. Without a logger controller-runtime
@@ -102,6 +128,11 @@ func (c *controller) Run(ctx context.Context) error {
 		Logger:       c.logger,
 	}); err != nil {
 		return fmt.Errorf("setting up the controller: %w", err)
+	}
+	if c.options.servingSecret != "" {
+		if err := servingcert.SetUp(c.manager, c.serving()); err != nil {
+			return fmt.Errorf("setting up the serving certificate: %w", err)
+		}
 	}
 	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", c.options.httpBindAddress)
 	if err != nil {

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -18,9 +17,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
-	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/kubernetes/scheme"
 	"sigs.k8s.io/yaml"
 )
 
@@ -254,6 +251,12 @@ func (f *fakeAPI) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		f.watch(w, r, resource)
 	case "list":
 		f.list(w, r, resource)
+	case "patch":
+		if r.Header.Get("Content-Type") == string(types.JSONPatchType) {
+			f.jsonPatch(w, r, resource, key)
+			return
+		}
+		fallthrough
 	default:
 		f.change(w, r, verb, resource, key)
 	}
@@ -318,25 +321,6 @@ func (f *fakeAPI) list(w http.ResponseWriter, r *http.Request, resource string) 
 	}
 	_, _ = fmt.Fprintf(w, `{"kind":%q,"apiVersion":%q,"metadata":{"resourceVersion":"%d","continue":%q},"items":[%s]}`,
 		kind, version, f.version, next, strings.Join(items, ","))
-}
-
-// decode reads the body of a request. client-go writes some kinds as protobuf. Options of a deletion need not say that
-// they are that, which an API server knows from the request.
-func decode(body []byte) fakeObject {
-	if bytes.HasPrefix(body, []byte("k8s\x00")) {
-		object, _, err := scheme.Codecs.UniversalDeserializer().Decode(body, &schema.GroupVersionKind{Version: "v1", Kind: "DeleteOptions"}, nil)
-		if err != nil {
-			panic(err)
-		}
-		if body, err = json.Marshal(object); err != nil {
-			panic(err)
-		}
-	}
-	var sent fakeObject
-	if err := yaml.Unmarshal(body, &sent); err != nil {
-		panic(err)
-	}
-	return sent
 }
 
 // change answers requests about one object.

@@ -1,6 +1,6 @@
 // Command podtoken-controller gives ServiceAccounts the permission to mint the tokens that their pods declare, and takes
-// it away again. Without a subcommand it runs until it is told to stop; `podtoken-controller cleanup` removes what must
-// not outlive an installation.
+// it away again. It can also keep the serving certificate of the webhook. Without a subcommand it runs until it is told to
+// stop; `podtoken-controller cleanup` removes what must not outlive an installation.
 //
 // Exit codes: 0 after an orderly shutdown, a cleanup that left nothing, or -help; 1 after an error, and when another
 // replica took the lead; a second signal kills the process at once (exit code 2 as the first process of a container).

@@ -27,6 +27,9 @@ type options struct {
 	leaderElectionID        string
 	removalDelay            time.Duration
 	guard                   string
+	servingSecret           string
+	servingName             string
+	webhookConfiguration    string
 	reloadInterval          time.Duration
 	logLevel                string
 	kubeconfig              string
@@ -74,6 +77,10 @@ func (o *options) register(fs *flag.FlagSet) {
 		"how long a permission stays that no pod needs any more, so that a rollout or a job that comes again finds it")
 	fs.StringVar(&o.guard, "guard", "podtoken-guard",
 		"`name` of the ValidatingAdmissionPolicy, and of its binding, without which nothing new is granted; empty if the API server loads it from disk")
+	fs.StringVar(&o.servingSecret, "serving-certificate-secret", "",
+		"`name` of a Secret, in the namespace of the Lease, in which to keep a serving certificate for the webhook, of a CA of our own; empty: somebody else does")
+	fs.StringVar(&o.servingName, "serving-certificate-name", "", "DNS `name` that the certificate is for: <service>.<namespace>.svc")
+	fs.StringVar(&o.webhookConfiguration, "webhook-configuration", "podtoken", "`name` of the MutatingWebhookConfiguration that has to trust the CA")
 	fs.DurationVar(&o.reloadInterval, "reload-interval", 2*time.Second, "how often to look for a new policy and token")
 	registerCommon(fs, &o.logLevel, &o.kubeconfig)
 }
@@ -116,6 +123,9 @@ func (o *options) validate() error {
 			return err
 		}
 	}
+	if err := o.validateServing(); err != nil {
+		return err
+	}
 	if err := validateName("leader-election-id", o.leaderElectionID); err != nil {
 		return err
 	}
@@ -130,6 +140,23 @@ func (o *options) validate() error {
 		return err
 	}
 	return validateLogLevel(o.logLevel)
+}
+
+// validateServing checks what is about the serving certificate.
+func (o *options) validateServing() error {
+	if err := validateName("webhook-configuration", o.webhookConfiguration); err != nil {
+		return err
+	}
+	if o.servingSecret == "" {
+		if o.servingName != "" {
+			return fmt.Errorf("flag --serving-certificate-name: %q has no effect without --serving-certificate-secret", o.servingName)
+		}
+		return nil
+	}
+	if err := validateName("serving-certificate-secret", o.servingSecret); err != nil {
+		return err
+	}
+	return validateName("serving-certificate-name", o.servingName)
 }
 
 func validateName(name, value string) error {

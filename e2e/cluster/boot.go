@@ -95,12 +95,14 @@ func (c *Cluster) startControlPlane(ctx context.Context, client *kubernetes.Clie
 		return err
 	}
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error {
-		if err := c.applyCertManagerCRDs(ctx); err != nil {
-			return fmt.Errorf("installing the CustomResourceDefinitions of cert-manager: %w", err)
-		}
-		return c.startAll(CertManager)
-	})
+	if !c.options.NoCertManager {
+		group.Go(func() error {
+			if err := c.applyCertManagerCRDs(ctx); err != nil {
+				return fmt.Errorf("installing the CustomResourceDefinitions of cert-manager: %w", err)
+			}
+			return c.startAll(CertManager)
+		})
+	}
 	group.Go(func() error {
 		if err := c.waitFor(ctx, Kubelet, nodeReady(client)); err != nil {
 			return err

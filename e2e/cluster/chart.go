@@ -60,7 +60,7 @@ spec:
 `
 
 // waitForWebhook waits until the API server reaches the webhook and trusts it. The webhook's pods are ready some moments
-// before: kube-proxy and cert-manager's CA injector still have to hear of it.
+// before: kube-proxy and whoever puts the CA into its registration still have to hear of it.
 func (c *Cluster) waitForWebhook(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()

