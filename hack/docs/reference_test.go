@@ -123,7 +123,7 @@ var link = regexp.MustCompile(`\]\(([^)#]*)(#[^)]*)?\)`)
 // Links between the documents, and to their headings, lead somewhere.
 func TestLinks(t *testing.T) {
 	for _, document := range []string{
-		"README.md", "docs/reference.md", "docs/security.md", "docs/audit.md", "charts/podtoken/README.md",
+		"README.md", "docs/reference.md", "docs/security.md", "docs/audit.md", "docs/runbook.md", "charts/podtoken/README.md",
 	} {
 		for _, m := range link.FindAllStringSubmatch(read(t, document), -1) {
 			target, heading := m[1], strings.TrimPrefix(m[2], "#")

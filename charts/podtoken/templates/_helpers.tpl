@@ -129,3 +129,21 @@ kind: Issuer
 group: cert-manager.io
 {{- end -}}
 {{- end -}}
+
+{{/*
+How a monitor scrapes: (list .Values.metrics.xMonitor "job"). The job has the same name in every installation, whatever the
+release is called, because the alerts look for it.
+*/}}
+{{- define "podtoken.scrape" -}}
+path: /metrics
+scheme: http
+{{- with (index . 0).interval }}
+interval: {{ . }}
+{{- end }}
+{{- with (index . 0).scrapeTimeout }}
+scrapeTimeout: {{ . }}
+{{- end }}
+relabelings:
+  - targetLabel: job
+    replacement: {{ index . 1 }}
+{{- end -}}
