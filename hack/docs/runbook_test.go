@@ -108,7 +108,7 @@ func TestRunbookNamesWhatIsThere(t *testing.T) {
 			matches(t, folder, fmt.Sprintf("(%s)", regexp.QuoteMeta(line)))
 		}
 	}
-	for _, value := range regexp.MustCompile("`((?:webhook|controller|tls|metrics|policy)\\.[A-Za-z.]+)`").FindAllStringSubmatch(runbook, -1) {
+	for _, value := range regexp.MustCompile("`((?:webhook|controller|tls|metrics|policy|guard)\\.[A-Za-z.]+)(?:=true)?`").FindAllStringSubmatch(runbook, -1) {
 		if !hasValue(t, value[1]) {
 			t.Errorf("the chart has no value %s", value[1])
 		}
