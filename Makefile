@@ -25,7 +25,8 @@ demo-down: ## Remove what `make demo` left running.
 test: test-unit test-chart test-alerts e2e ## Everything: unit, race, golden, fuzz corpus, chart, and the suite on a real cluster.
 
 ##@ Parts of `make test`
-test-unit: cluster-tools ## Unit, golden and fuzz-corpus tests under the race detector.
+test-unit: cluster-tools ## Unit, golden and fuzz-corpus tests under the race detector, and the example applications.
+	hack/test-tools.sh
 	go test -race ./...
 
 test-chart: ## Render the chart with the real helm and compare it with what is committed.
@@ -36,7 +37,7 @@ test-alerts: ## Alerts, dashboard and metrics, with Prometheus's own code.
 
 e2e: cluster-tools ## The suite on a real Kubernetes (KUBECONFIG and PODTOKEN_E2E_REGISTRY choose another cluster).
 	cd e2e && go test -count=1 -timeout 20m ./cluster/...
-	cd e2e && go test -count=1 -timeout 30m -parallel 12 -v .
+	cd e2e && go test -count=1 -timeout 45m -parallel 24 -v .
 
 cluster-tools: ## Build Kubernetes, helm and cert-manager once, and install the Debian packages that tests need.
 	@$(CLUSTER) build >/dev/null

@@ -102,16 +102,18 @@ func faultKubeletStopped(t *testing.T) faultRow {
 	must(t, w.cluster.StartComponent(cluster.APIServer), "starting the API server")
 	must(t, w.cluster.WaitForAPIServer(t.Context()), "waiting for the API server")
 	time.Sleep(time.Until(stopped.Add(13*time.Minute + 20*time.Second)))
-	reboots.reboot()
-	must(t, w.cluster.StartComponent(cluster.Kubelet), "starting the kubelet")
-	ours, kubelets := n.outcome()
+	ours, kubelets := n.judge(n.logOnDisk)
+	log := n.logOnDisk(oursPod, api.ContainerName)
 	if got := ours[oursDir+short].Contents; got < 5 {
 		t.Errorf("our token of ten minutes was replaced %d times in 13 minutes, want at least 5", got-1)
 	}
-	if log := n.logs(oursPod, api.ContainerName); strings.Count(log, "API credential renewed") == 0 {
-		t.Errorf("the sidecar did not renew its credential:\n%s", log)
+	if strings.Count(log, "API credential renewed") == 0 || !strings.Contains(log, `"errorClass":"Network"`) {
+		t.Errorf("the sidecar did not renew its credential, or did not tell of the outage:\n%s", log)
 	}
+	reboots.reboot()
+	must(t, w.cluster.StartComponent(cluster.Kubelet), "starting the kubelet")
 	reboots.check()
+	n.ended()
 	return faultRow{
 		"kubelet stopped for 13 min, API server for 2.5 min of them",
 		kubelets[kubeletsDir+short].expired(),

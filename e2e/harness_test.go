@@ -77,6 +77,13 @@ func (w *world) newNamespace(t *testing.T, prefix string, labels map[string]stri
 	return n
 }
 
+// in is the same namespace for a part of the test.
+func (n *testNamespace) in(t *testing.T) *testNamespace {
+	part := *n
+	part.t = t
+	return &part
+}
+
 // account makes a ServiceAccount.
 func (n *testNamespace) account(name string) *corev1.ServiceAccount {
 	n.t.Helper()

@@ -27,6 +27,7 @@ func chartValues(more ...string) []string {
 	return append([]string{
 		"--set", "webhook.excludeNamespaces={" + unservedNamespace + "}",
 		"--set", "controller.removalDelay=" + removalDelay.String(),
+		"--set", "test.namespace=kube-public",
 		"--set", "policy.rbacNamespaces={" + rbacPrefix + "*}",
 		"--set-json", `policy.allow=[
 			{"name":"tests","namespaces":["` + allowedPrefix + `*","podtoken-examples","kube-public"],"serviceAccounts":["*"],"audiences":["*","https://kubernetes.default.svc"]},

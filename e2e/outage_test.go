@@ -40,6 +40,9 @@ func TestWebhookDown(t *testing.T) {
 	}
 	n.create("plain", nil, podSpec())
 	n.ready("plain")
+	// Who can do without for a while says so.
+	n.create("switched-off", annotations("audience", audienceDefault, "inject", "false"), podSpec())
+	n.ready("switched-off")
 
 	scaleWebhook(t, 2)
 	// A ready webhook is reachable a moment later, when kube-proxy has heard of it.

@@ -8,6 +8,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/util/retry"
 
 	"github.com/podtoken/podtoken/pkg/api"
 )
@@ -114,18 +115,29 @@ func TestRefreshKeepsTheFileContract(t *testing.T) {
 // output. Admission never sees it: what it can read is decided by the files' modes alone.
 func (n *testNamespace) debug(podName string, uid int64, command ...string) string {
 	n.t.Helper()
-	pod, err := n.client.CoreV1().Pods(n.name).Get(n.t.Context(), podName, metav1.GetOptions{})
-	must(n.t, err, "reading the pod")
 	c := withUser(container("debugger", command...), uid)
 	c.VolumeMounts = []corev1.VolumeMount{{Name: api.VolumeTokens, MountPath: api.DefaultMountPath, ReadOnly: true}}
-	pod.Spec.EphemeralContainers = append(pod.Spec.EphemeralContainers, corev1.EphemeralContainer{EphemeralContainerCommon: corev1.EphemeralContainerCommon(c)})
-	_, err = n.client.CoreV1().Pods(n.name).UpdateEphemeralContainers(n.t.Context(), podName, pod, metav1.UpdateOptions{})
-	must(n.t, err, "adding an ephemeral container")
+	n.addEphemeral(podName, c)
 	n.until(podName, "has run the debugger", func(p *corev1.Pod) bool {
 		s := p.Status.EphemeralContainerStatuses
 		return len(s) > 0 && s[0].State.Terminated != nil
 	})
 	return n.logs(podName, "debugger")
+}
+
+// addEphemeral adds an ephemeral container to a pod, whose status may change meanwhile.
+func (n *testNamespace) addEphemeral(podName string, c corev1.Container) {
+	n.t.Helper()
+	pods := n.client.CoreV1().Pods(n.name)
+	must(n.t, retry.RetryOnConflict(retry.DefaultBackoff, func() error {
+		pod, err := pods.Get(n.t.Context(), podName, metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		pod.Spec.EphemeralContainers = append(pod.Spec.EphemeralContainers, corev1.EphemeralContainer{EphemeralContainerCommon: corev1.EphemeralContainerCommon(c)})
+		_, err = pods.UpdateEphemeralContainers(n.t.Context(), podName, pod, metav1.UpdateOptions{})
+		return err
+	}), "adding an ephemeral container")
 }
 
 func running(statuses []corev1.ContainerStatus, name string) bool {

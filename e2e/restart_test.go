@@ -28,7 +28,7 @@ func TestKilledTwoHundredTimes(t *testing.T) {
 	for i := range pods {
 		spec := podSpec(probePath, "watch", "20m", oursDir+"a", oursDir+"b")
 		spec.ShareProcessNamespace = ptr(true)
-		spec.Containers = append(spec.Containers, container("killer", probePath, "harass", strconv.Itoa(each), api.SidecarBinary))
+		spec.Containers = append(spec.Containers, container("killer", probePath, "harass", strconv.Itoa(each), api.SidecarBinary, oursDir+"a"))
 		spec.RestartPolicy = corev1.RestartPolicyNever
 		n.create(fmt.Sprint("pod-", i), annotations("audience.a", "a", "audience.b", "b"), spec)
 	}
@@ -170,10 +170,8 @@ func (r *rebooted) check() {
 	if issued := time.Unix(claimsOf(t, token).IssuedAt, 0); issued.After(pod.Status.ContainerStatuses[0].State.Running.StartedAt.Time) {
 		t.Errorf("the application started before its token was issued, at %s", issued)
 	}
+	said := r.n.followLog("rebooted", "app")
 	_, err := r.n.exec("rebooted", "app", probePath, "stop", probePath, "watch")
 	must(t, err, "ending the reader")
-	r.n.until("rebooted", "has ended its reader", func(p *corev1.Pod) bool { return p.Status.ContainerStatuses[0].LastTerminationState.Terminated != nil })
-	out, err := r.n.client.CoreV1().Pods(r.n.name).GetLogs("rebooted", &corev1.PodLogOptions{Container: "app", Previous: true}).DoRaw(t.Context())
-	must(t, err, "reading the reader's report")
-	reports(t, string(out))[tokenPath].clean(t, "the application after the reboot")
+	reports(t, said())[tokenPath].clean(t, "the application after the reboot")
 }

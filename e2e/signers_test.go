@@ -42,9 +42,6 @@ func faultKeyRotated(t *testing.T, keepOld bool) faultRow {
 		// The controller's own credential is refused like every other. It must not take longer than the sidecars.
 		n.account("newcomer")
 		n.create("newcomer", annotations("audience", audienceDefault), gated("newcomer"))
-		t.Cleanup(func() {
-			t.Logf("%s: a grant for a new ServiceAccount came %s after the rotation", fault, time.Since(rotated).Round(time.Second))
-		})
 	}
 	ours, kubelets := n.outcome()
 	isNew := func(token seenToken) bool { return token.KeyID != old }
@@ -62,7 +59,11 @@ func faultKeyRotated(t *testing.T, keepOld bool) faultRow {
 		}
 	}
 	if !keepOld {
-		n.granted("newcomer", audienceDefault)
+		took := n.granted("newcomer", audienceDefault).CreationTimestamp.Sub(rotated)
+		t.Logf("the controller granted a new ServiceAccount its tokens %s after the rotation", took.Round(time.Second))
+		if took > noticed {
+			t.Errorf("that is later than %s", noticed)
+		}
 	}
 	return row
 }

@@ -12,6 +12,7 @@ import (
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	flowcontrolv1 "k8s.io/api/flowcontrol/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -79,6 +80,10 @@ func TestMutatingWebhookConfiguration(t *testing.T) {
 			{
 				Name:       "not-a-mirror-pod",
 				Expression: "!('kubernetes.io/config.mirror' in object.metadata.?annotations.orValue({}))",
+			},
+			{
+				Name:       "not-switched-off",
+				Expression: "object.metadata.?annotations[?'podtoken.dev/inject'].orValue('') != 'false'",
 			},
 		},
 	}
@@ -165,6 +170,9 @@ func TestReferences(t *testing.T) {
 			}
 		}
 		for _, template := range podTemplates(objects) {
+			if template.Labels["app.kubernetes.io/component"] == "test" {
+				continue // A pod as a user has it, with the ServiceAccount that each namespace has.
+			}
 			named[*corev1.ServiceAccount](t, objects, template.Spec.ServiceAccountName)
 			for _, configMap := range configMapsOf(template.Spec) {
 				if configMap == "kube-root-ca.crt" {
@@ -185,8 +193,10 @@ func TestReferences(t *testing.T) {
 			wantNamespace := "podtoken-system"
 			switch object.(type) {
 			case *corev1.Namespace, *admissionregistrationv1.MutatingWebhookConfiguration, *rbacv1.ClusterRole, *rbacv1.ClusterRoleBinding,
-				*admissionregistrationv1.ValidatingAdmissionPolicy, *admissionregistrationv1.ValidatingAdmissionPolicyBinding:
+				*admissionregistrationv1.ValidatingAdmissionPolicy, *admissionregistrationv1.ValidatingAdmissionPolicyBinding, *flowcontrolv1.FlowSchema:
 				wantNamespace = ""
+			case *corev1.Pod: // of the test
+				wantNamespace = map[string]string{"default.yaml": "default", "full.yaml": "bank"}[filepath.Base(path)]
 			}
 			if object.GetNamespace() != wantNamespace {
 				t.Errorf("%T %s is in namespace %q, want %q", object, object.GetName(), object.GetNamespace(), wantNamespace)

@@ -11,6 +11,8 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	flowcontrolv1 "k8s.io/api/flowcontrol/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -99,19 +101,21 @@ type objects []metav1.Object
 
 // kinds has every kind that the chart and the manifests may contain.
 var kinds = map[string]func() metav1.Object{
-	"v1/Namespace":                                    func() metav1.Object { return &corev1.Namespace{} },
-	"v1/Pod":                                          func() metav1.Object { return &corev1.Pod{} },
-	"v1/ServiceAccount":                               func() metav1.Object { return &corev1.ServiceAccount{} },
-	"v1/Service":                                      func() metav1.Object { return &corev1.Service{} },
-	"v1/ConfigMap":                                    func() metav1.Object { return &corev1.ConfigMap{} },
-	"apps/v1/Deployment":                              func() metav1.Object { return &appsv1.Deployment{} },
-	"batch/v1/Job":                                    func() metav1.Object { return &batchv1.Job{} },
-	"batch/v1/CronJob":                                func() metav1.Object { return &batchv1.CronJob{} },
-	"policy/v1/PodDisruptionBudget":                   func() metav1.Object { return &policyv1.PodDisruptionBudget{} },
-	"rbac.authorization.k8s.io/v1/Role":               func() metav1.Object { return &rbacv1.Role{} },
-	"rbac.authorization.k8s.io/v1/RoleBinding":        func() metav1.Object { return &rbacv1.RoleBinding{} },
-	"rbac.authorization.k8s.io/v1/ClusterRole":        func() metav1.Object { return &rbacv1.ClusterRole{} },
-	"rbac.authorization.k8s.io/v1/ClusterRoleBinding": func() metav1.Object { return &rbacv1.ClusterRoleBinding{} },
+	"v1/Namespace":                       func() metav1.Object { return &corev1.Namespace{} },
+	"v1/Pod":                             func() metav1.Object { return &corev1.Pod{} },
+	"v1/ServiceAccount":                  func() metav1.Object { return &corev1.ServiceAccount{} },
+	"v1/Service":                         func() metav1.Object { return &corev1.Service{} },
+	"v1/ConfigMap":                       func() metav1.Object { return &corev1.ConfigMap{} },
+	"apps/v1/Deployment":                 func() metav1.Object { return &appsv1.Deployment{} },
+	"batch/v1/Job":                       func() metav1.Object { return &batchv1.Job{} },
+	"batch/v1/CronJob":                   func() metav1.Object { return &batchv1.CronJob{} },
+	"policy/v1/PodDisruptionBudget":      func() metav1.Object { return &policyv1.PodDisruptionBudget{} },
+	"networking.k8s.io/v1/NetworkPolicy": func() metav1.Object { return &networkingv1.NetworkPolicy{} },
+	"flowcontrol.apiserver.k8s.io/v1/FlowSchema":                       func() metav1.Object { return &flowcontrolv1.FlowSchema{} },
+	"rbac.authorization.k8s.io/v1/Role":                                func() metav1.Object { return &rbacv1.Role{} },
+	"rbac.authorization.k8s.io/v1/RoleBinding":                         func() metav1.Object { return &rbacv1.RoleBinding{} },
+	"rbac.authorization.k8s.io/v1/ClusterRole":                         func() metav1.Object { return &rbacv1.ClusterRole{} },
+	"rbac.authorization.k8s.io/v1/ClusterRoleBinding":                  func() metav1.Object { return &rbacv1.ClusterRoleBinding{} },
 	"admissionregistration.k8s.io/v1/ValidatingAdmissionPolicy":        func() metav1.Object { return &admissionregistrationv1.ValidatingAdmissionPolicy{} },
 	"admissionregistration.k8s.io/v1/ValidatingAdmissionPolicyBinding": func() metav1.Object { return &admissionregistrationv1.ValidatingAdmissionPolicyBinding{} },
 	"admissionregistration.k8s.io/v1/MutatingWebhookConfiguration":     func() metav1.Object { return &admissionregistrationv1.MutatingWebhookConfiguration{} },

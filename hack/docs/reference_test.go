@@ -2,11 +2,14 @@
 package docs
 
 import (
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/podtoken/podtoken/pkg/api"
 )
@@ -118,29 +121,78 @@ func TestReasonsIsComplete(t *testing.T) {
 	}
 }
 
-var link = regexp.MustCompile(`\]\(([^)#]*)(#[^)]*)?\)`)
+// documents returns all Markdown files of the repository.
+func documents(t *testing.T) (found []string) {
+	t.Helper()
+	err := filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case entry.IsDir() && (entry.Name() == ".git" || entry.Name() == "testdata"):
+			return filepath.SkipDir
+		case strings.HasSuffix(path, ".md"):
+			found = append(found, strings.TrimPrefix(path, root+"/"))
+		}
+		return nil
+	})
+	if err != nil || len(found) < 10 {
+		t.Fatalf("found only %q, %v", found, err)
+	}
+	return found
+}
+
+var link = regexp.MustCompile(`\]\(([^)#\s]*)(#[^)\s]*)?\)`)
 
 // Links between the documents, and to their headings, lead somewhere.
 func TestLinks(t *testing.T) {
-	for _, document := range []string{
-		"README.md", "docs/reference.md", "docs/security.md", "docs/audit.md", "docs/runbook.md", "charts/podtoken/README.md",
-	} {
-		for _, m := range link.FindAllStringSubmatch(read(t, document), -1) {
+	for _, document := range documents(t) {
+		for _, m := range link.FindAllStringSubmatch(prose(read(t, document)), -1) {
 			target, heading := m[1], strings.TrimPrefix(m[2], "#")
-			if strings.HasPrefix(target, "http") {
+			if strings.HasPrefix(target, "https://") {
 				continue
 			}
 			path := document
 			if target != "" {
 				path = filepath.Join(filepath.Dir(document), target)
 			}
-			if _, err := os.Stat(filepath.Join(root, path)); err != nil {
+			if _, err := os.Stat(filepath.Join(root, path)); err != nil || strings.HasPrefix(path, "..") {
 				t.Errorf("%s links to %q: %v", document, target, err)
 				continue
 			}
-			if heading != "" && !hasHeading(read(t, path), heading) {
+			if heading != "" && !anchors(t, path)[heading] {
 				t.Errorf("%s links to %q: %s has no such heading", document, m[0], path)
 			}
+		}
+	}
+}
+
+// A list of contents at the top of a document has every heading below it, in order.
+func TestContents(t *testing.T) {
+	for _, document := range documents(t) {
+		text := prose(read(t, document))
+		var listed, headings []string
+		for line := range strings.Lines(text) {
+			line = strings.TrimSpace(line)
+			if title, ok := strings.CutPrefix(line, "## "); ok {
+				headings = append(headings, title)
+			} else if m := contentsLine.FindStringSubmatch(line); m != nil && len(headings) == 0 {
+				listed = append(listed, m[1])
+			}
+		}
+		if diff := cmp.Diff(headings, listed); diff != "" && len(listed) > 0 {
+			t.Errorf("%s (-headings +contents):\n%s", document, diff)
+		}
+	}
+}
+
+var contentsLine = regexp.MustCompile(`^- \[(.+)\]\(#[^)]+\)$`)
+
+// The README leads to every document.
+func TestReadmeLinksEveryDocument(t *testing.T) {
+	readme := read(t, "README.md")
+	for _, document := range documents(t) {
+		if document != "README.md" && !strings.Contains(readme, "]("+document) {
+			t.Errorf("README.md does not link to %s", document)
 		}
 	}
 }
@@ -148,15 +200,36 @@ func TestLinks(t *testing.T) {
 // auditKey is a key below auditAnnotations.
 var auditKey = regexp.MustCompile(`(?m)^    - key: (\w+)$`)
 
-var notInAnchors = regexp.MustCompile(`[^a-z0-9 -]`)
+var notInAnchors = regexp.MustCompile(`[^a-z0-9 _-]`)
 
-func hasHeading(document, anchor string) bool {
+// prose is a document without its blocks of code: a comment in one is no heading, and brackets are no link.
+func prose(document string) string {
+	var b strings.Builder
+	fenced := false
 	for line := range strings.Lines(document) {
-		if title, ok := strings.CutPrefix(strings.TrimLeft(line, "#"), " "); ok && strings.HasPrefix(line, "#") {
-			if strings.ReplaceAll(notInAnchors.ReplaceAllString(strings.ToLower(strings.TrimSpace(title)), ""), " ", "-") == anchor {
-				return true
-			}
+		if strings.HasPrefix(strings.TrimSpace(line), "```") {
+			fenced = !fenced
+			continue
+		}
+		if !fenced && !strings.HasPrefix(line, "    ") {
+			b.WriteString(line)
 		}
 	}
-	return false
+	return b.String()
+}
+
+// anchors returns the names by which the headings of a document can be linked to.
+func anchors(t *testing.T, document string) map[string]bool {
+	t.Helper()
+	found := map[string]bool{}
+	for line := range strings.Lines(prose(read(t, document))) {
+		if title, ok := strings.CutPrefix(strings.TrimLeft(line, "#"), " "); ok && strings.HasPrefix(line, "#") {
+			anchor := strings.ReplaceAll(notInAnchors.ReplaceAllString(strings.ToLower(strings.TrimSpace(title)), ""), " ", "-")
+			if found[anchor] {
+				t.Errorf("%s has two headings %q: links to it lead to the first", document, anchor)
+			}
+			found[anchor] = true
+		}
+	}
+	return found
 }

@@ -66,7 +66,7 @@ func TestRunbook(t *testing.T) {
 			severity, _, _ = strings.Cut(after, ")")
 		}
 		paragraphs = append(paragraphs, alert{name, severity})
-		if !hasHeading(runbook, strings.ToLower(name)) {
+		if !anchors(t, "docs/runbook.md")[strings.ToLower(name)] {
 			t.Errorf("%s is not at the anchor that the chart makes", name)
 		}
 		for _, part := range []string{"**Means**", "**Running pods**", "**New pods**", "**Look**", "**Do**"} {

@@ -2,8 +2,11 @@ package sidecar
 
 import (
 	"encoding/json"
+	"errors"
 	"os"
+	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/podtoken/podtoken/pkg/api"
@@ -69,7 +72,12 @@ func (s *Sidecar) saveStatus() {
 	content, err := json.Marshal(all)
 	s.status = nil
 	if err == nil {
-		s.status, err = s.writer.Write(api.StatusFile, append(content, '\n'), status.Mode)
+		content = append(content, '\n')
+		s.status, err = s.writer.Write(api.StatusFile, content, status.Mode)
+		if errors.Is(err, syscall.ENOSPC) && os.Remove(filepath.Join(s.config.Dir, api.StatusFile)) == nil {
+			// The room of the old one is enough. Who looks meanwhile finds none; who looked later would find a lie.
+			s.status, err = s.writer.Write(api.StatusFile, content, status.Mode)
+		}
 	}
 	if err != nil {
 		s.log.Warn("Writing the status failed", "error", err.Error())

@@ -2,6 +2,7 @@ package sidecar
 
 import (
 	"context"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -240,4 +241,30 @@ func (h hangingMinter) Mint(ctx context.Context, spec api.TokenSpec) (Token, err
 	case <-ctx.Done():
 	}
 	return Token{}, &Error{Class: ClassNetwork, Message: "no answer"}
+}
+
+// On a full volume a new status has the room of the old one: who asks must not be told that all is well.
+func TestTheStatusIsTrueOnAFullVolume(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, spec("vault", 3600))
+		b.run()
+		b.sidecar.writer = fullDisk{b.disk}
+		full := error(&os.PathError{Op: "write", Path: "vault", Err: syscall.ENOSPC})
+		b.disk.err.Store(&full)
+		b.pass(49 * time.Minute)
+		if got := b.status().Tokens[0]; got.LastErrorClass != "File" || !strings.Contains(got.LastError, "no space left on device") {
+			t.Errorf("%+v", got)
+		}
+		_ = b.stop()
+	})
+}
+
+// fullDisk has room for the status while there is no other.
+type fullDisk struct{ *disk }
+
+func (f fullDisk) Write(path string, content []byte, mode fs.FileMode) (fs.FileInfo, error) {
+	if _, err := os.Stat(filepath.Join(f.dir, path)); err == nil && path == api.StatusFile {
+		return nil, &os.PathError{Op: "write", Path: path, Err: syscall.ENOSPC}
+	}
+	return f.disk.Write(path, content, mode)
 }

@@ -36,6 +36,9 @@ app.kubernetes.io/component: {{ index . 1 }}
 {{ include "podtoken.selectorLabels" . }}
 app.kubernetes.io/version: {{ (index . 0).Chart.AppVersion | quote }}
 app.kubernetes.io/part-of: podtoken
+{{- with (index . 0).Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
 {{- end -}}
 
 {{/* Labels of every object. */}}
@@ -44,6 +47,12 @@ app.kubernetes.io/part-of: podtoken
 {{ include "podtoken.podLabels" . }}
 app.kubernetes.io/managed-by: {{ $root.Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name ($root.Chart.Version | replace "+" "_") }}
+{{- end -}}
+
+{{/* The same with more of the user's, which win over commonLabels: (list $ "component" labels). */}}
+{{- define "podtoken.labelsAnd" -}}
+{{- $own := include "podtoken.labels" (list (index . 0) (index . 1)) | fromYaml -}}
+{{- mergeOverwrite $own (index . 2 | default dict) | toYaml -}}
 {{- end -}}
 
 {{/* Namespaces whose pods never reach the webhook. */}}
@@ -60,6 +69,10 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name ($root.Chart.Version | replace
 - name: not-a-mirror-pod
   expression: >-
     !('kubernetes.io/config.mirror' in object.metadata.?annotations.orValue({}))
+# Any other value is the webhook's to refuse.
+- name: not-switched-off
+  expression: >-
+    object.metadata.?annotations[?'podtoken.dev/inject'].orValue('') != 'false'
 {{- end -}}
 
 {{/* Where pods of podtoken's own run: (list $ "component" .Values.component). */}}
@@ -85,6 +98,10 @@ nodeSelector:
 {{- end }}
 {{- with (index . 2).tolerations }}
 tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with (index . 2).affinity }}
+affinity:
   {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- end -}}

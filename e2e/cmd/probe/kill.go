@@ -25,13 +25,21 @@ func kill(program string, signal syscall.Signal) error {
 	return nil
 }
 
-// harass makes a program work, and kills it in the middle: it sends SIGHUP, which has the sidecar replace its tokens, and at
-// random within some milliseconds SIGKILL, the given number of times. It returns when the program runs once more.
-func harass(program string, times int) error {
+// harass makes a program work, and kills it in the middle: it sends SIGHUP, which has the sidecar replace the file among others,
+// and SIGKILL some time later, the given number of times. How long a replacement takes it measures now and then, so that about
+// half of the kills come before its end, however busy the machine is. It returns when the program runs once more.
+func harass(program, file string, times int) error {
+	takes := time.Duration(0)
 	for done := 0; ; {
 		pids, err := processes(program + "\x00run") // not the gate
 		if err != nil {
 			time.Sleep(20 * time.Millisecond) // it is down
+			continue
+		}
+		if takes == 0 || done%10 == 9 && rand.IntN(2) == 0 { //nolint:gosec // no secret
+			if took, replaced := replacement(pids[0], file); replaced {
+				takes = took
+			}
 			continue
 		}
 		if done == times {
@@ -42,11 +50,30 @@ func harass(program string, times int) error {
 		if syscall.Kill(pids[0], syscall.SIGHUP) != nil {
 			continue
 		}
-		time.Sleep(time.Duration(rand.Float64() * rand.Float64() * float64(400*time.Millisecond))) //nolint:gosec // no secret
+		time.Sleep(time.Duration(rand.Float64() * 2 * float64(takes))) //nolint:gosec // no secret
 		if syscall.Kill(pids[0], syscall.SIGKILL) == nil {
 			done++
 		}
 	}
+}
+
+// replacement is how long it takes from SIGHUP to the process until there is another file; false when it takes for ever.
+func replacement(pid int, file string) (time.Duration, bool) {
+	before, err := os.Stat(file)
+	if err != nil {
+		return 0, false
+	}
+	begun := time.Now()
+	if syscall.Kill(pid, syscall.SIGHUP) != nil {
+		return 0, false
+	}
+	for time.Since(begun) < 5*time.Second {
+		if now, err := os.Stat(file); err == nil && !os.SameFile(before, now) {
+			return time.Since(begun), true
+		}
+		time.Sleep(time.Millisecond)
+	}
+	return 0, false
 }
 
 // processes returns the other processes of this process namespace whose first argument is program, of which there must be one.

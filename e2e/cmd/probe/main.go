@@ -9,10 +9,15 @@
 //	probe env                     prints the environment
 //	probe kill PROGRAM            sends SIGKILL to the processes that run PROGRAM
 //	probe stop PROGRAM ARGUMENT…  sends SIGTERM to the processes that run PROGRAM with these first arguments
-//	probe harass TIMES PROGRAM    has PROGRAM replace its tokens and kills it meanwhile, again and again
+//	probe harass TIMES PROGRAM FILE
+//	                              has PROGRAM replace FILE and kills it meanwhile, again and again
 //	probe list DIRECTORY          prints the names in it
-//	probe mint FLAGS SPEC        asks for a token with a credential that it finds in the pod, and prints the answer without the token
-//	probe stat FILE…             prints one FileStat per line, and fails when a file cannot be read
+//	probe listen [-status CODE] PORT
+//	                              serves HTTP on the loopback under the process name listener; prints a Told for each POST and SIGHUP
+//	probe mint FLAGS SPEC         asks for a token with a credential that it finds in the pod, and prints the answer without the token
+//	probe stat FILE…              prints one FileStat per line, and fails when a file cannot be read
+//	probe tamper ACTION FILE      does something to FILE: delete, overwrite, truncate, chmod, symlink, folder, full-folder, or
+//	                              fill, which makes a file that leaves no room for others
 package main
 
 import (
@@ -36,7 +41,7 @@ func main() {
 
 func run(args []string) error {
 	if len(args) == 0 {
-		return fmt.Errorf("no command; want one of those in the source's first lines")
+		return fmt.Errorf("no command; want one of the package's documentation")
 	}
 	switch args[0] {
 	case "sleep":
@@ -95,14 +100,14 @@ func run(args []string) error {
 		}
 		return kill(strings.Join(args[1:], "\x00"), syscall.SIGTERM)
 	case "harass":
-		if len(args) != 3 {
-			return fmt.Errorf("harass wants a number and a program")
+		if len(args) != 4 {
+			return fmt.Errorf("harass wants a number, a program and a file")
 		}
 		times, err := strconv.Atoi(args[1])
 		if err != nil {
 			return err
 		}
-		return harass(args[2], times)
+		return harass(args[2], args[3], times)
 	case "list":
 		if len(args) != 2 {
 			return fmt.Errorf("list wants a directory")
@@ -112,6 +117,8 @@ func run(args []string) error {
 			fmt.Println(entry.Name())
 		}
 		return err
+	case "listen":
+		return listen(args[1:])
 	case "mint":
 		answer, err := mint(args[1:])
 		if err != nil {
@@ -129,6 +136,8 @@ func run(args []string) error {
 			}
 		}
 		return nil
+	case "tamper":
+		return tamper(args[1:])
 	}
-	return fmt.Errorf("unknown command %q; the source's first lines have the commands", args[0])
+	return fmt.Errorf("unknown command %q; want one of the package's documentation", args[0])
 }

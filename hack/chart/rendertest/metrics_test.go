@@ -77,3 +77,12 @@ func TestLabelsCanBeRemoved(t *testing.T) {
 		t.Errorf("the label is still there:\n%s", out)
 	}
 }
+
+// TestOwnLabelsWinOverCommonOnes: the same key twice would be no YAML that an API server takes.
+func TestOwnLabelsWinOverCommonOnes(t *testing.T) {
+	out := render(t, "--set", "commonLabels.release=common,metrics.podMonitor.enabled=true,metrics.podMonitor.labels.release=prometheus",
+		"--show-only=templates/podmonitor.yaml")
+	if got := values(out, "release"); !slices.Equal(got, []string{"prometheus"}) {
+		t.Errorf("label release is %q:\n%s", got, out)
+	}
+}

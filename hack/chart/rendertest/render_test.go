@@ -103,6 +103,13 @@ func TestRefusedValues(t *testing.T) {
 		"a delay without a unit":             {"controller.removalDelay=600", "at '/controller/removalDelay'"},
 		"a controller that is root":          {"controller.runAsUser=0", "at '/controller/runAsUser'"},
 		"a guard that is neither":            {"guard.static=maybe", "at '/guard/static'"},
+		"a label that selects":               {`commonLabels.app\.kubernetes\.io/name=x`, "invalid propertyName 'app.kubernetes.io/name'"},
+		"an affinity that is none":           {"webhook.affinity.podAfinity=x", "at '/webhook/affinity'"},
+		"an annotation that is no text":      {"webhook.podAnnotations.a=1", "at '/webhook/podAnnotations/a'"},
+		"a port that is none":                {"networkPolicy.apiServerPorts={0}", "at '/networkPolicy/apiServerPorts/0'"},
+		"an address that is no network":      {"networkPolicy.apiServerCIDRs={10.0.0.1}", "at '/networkPolicy/apiServerCIDRs/0'"},
+		"a place that no FlowSchema has":     {"flowSchema.matchingPrecedence=10001", "at '/flowSchema/matchingPrecedence'"},
+		"a test without audience":            {"test.audience=", "at '/test/audience'"},
 		"an issuer without a name":           {"tls.certManager.issuerRef.kind=ClusterIssuer", "at '/tls/certManager/issuerRef'"},
 		"a value that is taken away":         {"webhook.drainSeconds=null", "missing property 'drainSeconds'"},
 		"a list that is taken away":          {"webhook.excludeNamespaces=null", "missing property 'excludeNamespaces'"},
@@ -134,14 +141,14 @@ func TestOldKubernetesIsRefused(t *testing.T) {
 func TestImages(t *testing.T) {
 	tests := map[string]struct {
 		set  []string
-		want []string // the sidecar's in the ConfigMap, the controller's and the webhook's in the Deployments, the controller's in the hook
+		want []string // the sidecar's in the ConfigMap, the controller's and the webhook's in the Deployments, the sidecar's in the test, the controller's in the hook
 	}{
 		"as it comes":                  {nil, images("podtoken/sidecar:0.1.0", "podtoken/webhook:0.1.0")},
-		"the registry before all":      {[]string{"image.registry=images.example.com:5000/a"}, []string{"images.example.com:5000/a/podtoken/sidecar:0.1.0", "images.example.com:5000/a/podtoken/controller:0.1.0", "images.example.com:5000/a/podtoken/webhook:0.1.0", "images.example.com:5000/a/podtoken/controller:0.1.0"}},
+		"the registry before all":      {[]string{"image.registry=images.example.com:5000/a"}, []string{"images.example.com:5000/a/podtoken/sidecar:0.1.0", "images.example.com:5000/a/podtoken/controller:0.1.0", "images.example.com:5000/a/podtoken/webhook:0.1.0", "images.example.com:5000/a/podtoken/sidecar:0.1.0", "images.example.com:5000/a/podtoken/controller:0.1.0"}},
 		"a tag before the appVersion":  {[]string{"webhook.image.tag=v9"}, images("podtoken/sidecar:0.1.0", "podtoken/webhook:v9")},
 		"a digest before the tag":      {[]string{"sidecar.image.tag=v9", "sidecar.image.digest=" + digest}, images("podtoken/sidecar@"+digest, "podtoken/webhook:0.1.0")},
 		"a repository with a registry": {[]string{"sidecar.image.repository=images.example.com/s"}, images("images.example.com/s:0.1.0", "podtoken/webhook:0.1.0")},
-		"the controller's own":         {[]string{"controller.image.tag=v9"}, []string{"podtoken/sidecar:0.1.0", "podtoken/controller:v9", "podtoken/webhook:0.1.0", "podtoken/controller:v9"}},
+		"the controller's own":         {[]string{"controller.image.tag=v9"}, []string{"podtoken/sidecar:0.1.0", "podtoken/controller:v9", "podtoken/webhook:0.1.0", "podtoken/sidecar:0.1.0", "podtoken/controller:v9"}},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -158,13 +165,13 @@ func TestImages(t *testing.T) {
 
 // images are those of a render in which the controller's is the chart's own.
 func images(sidecar, webhook string) []string {
-	return []string{sidecar, "podtoken/controller:0.1.0", webhook, "podtoken/controller:0.1.0"}
+	return []string{sidecar, "podtoken/controller:0.1.0", webhook, sidecar, "podtoken/controller:0.1.0"}
 }
 
 // TestNullLeavesTheUserToThePlatform: on OpenShift any fixed user or group would be refused.
 func TestNullLeavesTheUserToThePlatform(t *testing.T) {
 	rendered := render(t, "--set", "webhook.runAsUser=null,controller.runAsUser=null,sidecar.runAsUser=null")
-	for key, want := range map[string][]string{"runAsUser": {"null"}, "runAsGroup": nil, "fsGroup": nil, "runAsNonRoot": {"true", "true", "true"}} {
+	for key, want := range map[string][]string{"runAsUser": {"null"}, "runAsGroup": nil, "fsGroup": nil, "runAsNonRoot": {"true", "true", "true", "true"}} {
 		if got := values(rendered, key); !slices.Equal(got, want) {
 			t.Errorf("%s: got %q, want %q", key, got, want)
 		}
@@ -173,7 +180,7 @@ func TestNullLeavesTheUserToThePlatform(t *testing.T) {
 
 func TestLargeNumbersStayNumbers(t *testing.T) {
 	rendered := render(t, "--set", "webhook.runAsUser=1000650000,controller.runAsUser=1000650000,sidecar.runAsUser=1000650000")
-	if got, want := values(rendered, "runAsUser"), []string{"1000650000", "1000650000", "1000650000", "1000650000"}; !slices.Equal(got, want) {
+	if got, want := values(rendered, "runAsUser"), []string{"1000650000", "1000650000", "1000650000", "1000650000", "1000650000"}; !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}
 }

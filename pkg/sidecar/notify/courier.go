@@ -17,7 +17,7 @@ const (
 	maxDelay    = 30 * time.Second
 )
 
-// deliverFunc tells of the tokens, once. Its errors may be absentError or finalError.
+// deliverFunc tells of the tokens, once. Its errors may be absentError, finalError or needlessError.
 type deliverFunc func(ctx context.Context, tokens []string) error
 
 // absentError is that of an application that is not there (yet): nobody listens, or no process has the name. It is what
@@ -27,12 +27,17 @@ type absentError struct{ error }
 // finalError is one after which another attempt would tell somebody twice.
 type finalError struct{ error }
 
+// needlessError says that whoever is there needs not be told.
+type needlessError struct{ error }
+
 // courier tells in one way.
 type courier struct {
 	kind    Kind
 	deliver deliverFunc
-	random  func() float64
-	log     *slog.Logger
+	// onChange, if set, is called with each change.
+	onChange func()
+	random   func() float64
+	log      *slog.Logger
 	// wake is full exactly while untold has something.
 	wake chan struct{}
 
@@ -52,6 +57,9 @@ func (c *courier) changed(tokens []string) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.onChange != nil {
+		c.onChange()
+	}
 	c.untold = union(c.untold, tokens)
 	select {
 	case c.wake <- struct{}{}:
@@ -72,18 +80,23 @@ func (c *courier) take() (tokens []string, fresh bool) {
 	return c.telling, fresh
 }
 
-// end counts an attempt. told: the application needs to hear nothing more of it.
-func (c *courier) end(told, success bool) {
+// end counts an attempt, and tells whether the application needs to hear nothing more of it.
+func (c *courier) end(err error) (told bool) {
+	_, final := errors.AsType[finalError](err)
+	_, needless := errors.AsType[needlessError](err)
+	told = err == nil || final || needless
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if told {
 		c.telling = nil
 	}
-	if success {
+	switch {
+	case err == nil:
 		c.count.Successes++
-	} else {
+	case !needless:
 		c.count.Failures++
 	}
+	return told
 }
 
 func (c *courier) run(ctx context.Context) {
@@ -113,8 +126,7 @@ func (c *courier) tell(ctx context.Context) {
 		if ctx.Err() != nil {
 			return // Whatever the error is, it is about our own end.
 		}
-		_, final := errors.AsType[finalError](err)
-		c.end(err == nil || final, err == nil)
+		told := c.end(err)
 		if err == nil {
 			c.logSuccess(tokens)
 			failure = nil
@@ -122,7 +134,7 @@ func (c *courier) tell(ctx context.Context) {
 		}
 		c.logFailure(tokens, err, failure)
 		failure = err
-		if final {
+		if told {
 			continue
 		}
 		if attempts >= maxAttempts {
@@ -165,6 +177,10 @@ func (c *courier) logSuccess(tokens []string) {
 // started yet.
 func (c *courier) logFailure(tokens []string, err, before error) {
 	c.fine = false
+	if _, needless := errors.AsType[needlessError](err); needless {
+		c.log.Info("Application needs not be told", "tokens", tokens, "reason", err.Error())
+		return
+	}
 	_, absent := errors.AsType[absentError](err)
 	_, wasAbsent := errors.AsType[absentError](before)
 	switch {

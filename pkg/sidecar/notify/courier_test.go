@@ -230,6 +230,28 @@ func TestAbsentApplication(t *testing.T) {
 }
 
 // Nobody is told twice because somebody else could not be told.
+// Whoever started after the change has read the new files: that is no failure, and no success.
+func TestANeedlessNotificationIsNotRetriedAndNotCounted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := &application{begun: time.Now(), answer: func(int) error { return needlessError{errors.New("it is new")} }}
+		log := &lines{}
+		c := &courier{kind: KindSignal, deliver: a.deliver, random: func() float64 { return 0 }, log: log.logger(), wake: make(chan struct{}, 1)}
+		ctx, cancel := context.WithCancel(t.Context())
+		go c.run(ctx)
+		c.changed([]string{"a"})
+		time.Sleep(time.Hour)
+		cancel()
+		synctest.Wait()
+		heard, _ := a.attempts()
+		if len(heard) != 1 || c.count.Successes+c.count.Failures != 0 || len(c.telling)+len(c.untold) != 0 {
+			t.Errorf("%q, %+v, still to tell %q", heard, c.count, c.telling)
+		}
+		if want := "level=INFO msg=\"Application needs not be told\" tokens=[a] reason=\"it is new\"\n"; log.b.String() != want {
+			t.Errorf("log %q", log.b.String())
+		}
+	})
+}
+
 func TestFinalErrorIsNotRetried(t *testing.T) {
 	tellApplication(t, func(int) error { return finalError{errBroken} }, func(c *courier, a *application, log *lines) {
 		c.changed([]string{"a"})

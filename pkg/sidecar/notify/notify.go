@@ -48,17 +48,18 @@ type Notifier struct {
 // config must be valid.
 func New(c config.Config, version string, log *slog.Logger) *Notifier {
 	n := &Notifier{}
-	add := func(kind Kind, target string, deliver deliverFunc) {
+	add := func(kind Kind, target string, deliver deliverFunc, onChange func()) {
 		n.couriers = append(n.couriers, &courier{
-			kind: kind, deliver: deliver, random: rand.Float64, wake: make(chan struct{}, 1),
+			kind: kind, deliver: deliver, onChange: onChange, random: rand.Float64, wake: make(chan struct{}, 1),
 			log: log.With("kind", kind, "target", target),
 		})
 	}
 	if c.Notify != "" {
-		add(KindHTTP, shownURL(c.Notify), newPoster(c.Notify, version).deliver)
+		add(KindHTTP, shownURL(c.Notify), newPoster(c.Notify, version).deliver, nil)
 	}
 	if c.NotifySignal != (config.Signal{}) {
-		add(KindSignal, c.NotifySignal.Name+":"+c.NotifySignal.Process, newSignaller(c.NotifySignal).deliver)
+		s := newSignaller(c.NotifySignal)
+		add(KindSignal, c.NotifySignal.Name+":"+c.NotifySignal.Process, s.deliver, s.changed)
 	}
 	return n
 }

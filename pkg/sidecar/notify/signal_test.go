@@ -13,6 +13,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/podtoken/podtoken/pkg/api"
 	"github.com/podtoken/podtoken/pkg/sidecar/config"
@@ -111,12 +112,16 @@ func TestSignalIsReceived(t *testing.T) {
 	if !errors.As(err, new(absentError)) || !strings.Contains(err.Error(), fmt.Sprintf("no process %q: the name must be as in /proc/PID/comm", name)) {
 		t.Errorf("before the process is there: %v", err)
 	}
+	s.youth = 0
 	cmd, said := runApplication(t, name, "master")
 	for _, want := range []string{"master started", "worker started"} {
 		if got := []string{<-said}; !slices.Contains([]string{"master started", "worker started"}, got[0]) {
 			t.Fatalf("it said %q, want %q", got, want)
 		}
 	}
+	s.changed()
+	time.Sleep(20 * time.Millisecond) // The kernel's clock ticks every ten.
+	s.changed()
 	if err := s.deliver(t.Context(), nil); err != nil {
 		t.Fatal(err)
 	}
@@ -143,6 +148,8 @@ type fakeProcess struct {
 	pid, parent int
 	comm, state string
 	user        int
+	// started, in ticks.
+	started int
 	// answer to the signal.
 	answer error
 }
@@ -156,6 +163,7 @@ func fakeProc(t *testing.T, self int, processes []fakeProcess) (s *signaller, si
 		folder := filepath.Join(dir, strconv.Itoa(p.pid))
 		status := fmt.Sprintf("Name:\t%s\nUmask:\t0022\nState:\t%s (x)\nPid:\t%d\nPPid:\t%d\nUid:\t%d\t0\t0\t0\n", p.comm, p.state, p.pid, p.parent, p.user)
 		if err := errors.Join(os.Mkdir(folder, 0o755), os.WriteFile(filepath.Join(folder, "comm"), []byte(p.comm+"\n"), 0o644),
+			os.WriteFile(filepath.Join(folder, "stat"), fmt.Appendf(nil, "%d (a) b) %s 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 %d 0", p.pid, p.state, p.started), 0o644),
 			os.WriteFile(filepath.Join(folder, "status"), []byte(status), 0o644)); err != nil {
 			t.Fatal(err)
 		}
@@ -164,7 +172,8 @@ func fakeProc(t *testing.T, self int, processes []fakeProcess) (s *signaller, si
 	if err := errors.Join(os.Mkdir(filepath.Join(dir, "sys"), 0o755), os.Mkdir(filepath.Join(dir, "99"), 0o755)); err != nil { // 99 ended meanwhile.
 		t.Fatal(err)
 	}
-	s = &signaller{signal: syscall.SIGHUP, name: "nginx", proc: dir, self: self, user: 101}
+	s = &signaller{signal: syscall.SIGHUP, name: "nginx", proc: dir, self: self, user: 101, youth: 30 * time.Second}
+	s.changed()
 	s.send = func(pid int, still func() bool) error {
 		if !still() {
 			t.Errorf("process %d is said to be another", pid)
@@ -227,13 +236,45 @@ func TestSignalProcesses(t *testing.T) {
 			wantEqual(t, "signalled", c.signalled, *signalled)
 		})
 	}
-	t.Run("pause, when it is named", func(t *testing.T) {
+	t.Run("the pod itself is never signalled", func(t *testing.T) {
 		s, signalled := fakeProc(t, 7, []fakeProcess{pause})
 		s.name = "pause"
-		if err := s.deliver(t.Context(), nil); err != nil || !slices.Equal(*signalled, []int{1}) {
+		if err := s.deliver(t.Context(), nil); !errors.As(err, new(absentError)) || len(*signalled) > 0 {
 			t.Errorf("%v, %v", *signalled, err)
 		}
 	})
+	// Files changed 100 s after the node's start, and now it is 200 s.
+	for name, c := range map[string]struct {
+		started   []int
+		signalled []int
+		err       string
+		kind      any
+	}{
+		"old enough":                            {[]int{9999}, []int{20}, "", nil},
+		"started after the change":              {[]int{10000}, nil, `process "nginx" started after the change`, new(needlessError)},
+		"one of each":                           {[]int{5000, 19000}, []int{20}, "", nil},
+		"nobody while one is young: it retries": {[]int{5000, 17001}, nil, `process 21 ("nginx") has just started: it has 30s to prepare for the signal, which would end it before`, new(absentError)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var processes []fakeProcess
+			for i, started := range c.started {
+				processes = append(processes, fakeProcess{pid: 20 + i, parent: 1, comm: "nginx", state: "S", started: started})
+			}
+			s, signalled := fakeProc(t, 7, processes)
+			if err := os.WriteFile(filepath.Join(s.proc, "uptime"), []byte("200.00 300.00\n"), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			s.changedAt.Store(10000)
+			if name == "nobody while one is young: it retries" {
+				s.changed()
+			}
+			err := s.deliver(t.Context(), nil)
+			if text := fmt.Sprint(err); err != nil && text != c.err || err == nil && c.err != "" || c.kind != nil && !errors.As(err, c.kind) {
+				t.Errorf("%T %v, want %q", err, err, c.err)
+			}
+			wantEqual(t, "signalled", c.signalled, *signalled)
+		})
+	}
 	t.Run("no /proc", func(t *testing.T) {
 		s, _ := fakeProc(t, 7, nil)
 		s.proc = filepath.Join(s.proc, "nowhere")
