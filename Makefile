@@ -22,7 +22,7 @@ demo: ## A running cluster with podtoken and an example pod, and what the pod's 
 demo-down: ## Remove what `make demo` left running.
 	@$(CLUSTER) down --name $(DEMO)
 
-test: test-unit test-chart e2e ## Everything: unit, race, golden, fuzz corpus, chart, and the suite on a real cluster.
+test: test-unit test-chart test-alerts e2e ## Everything: unit, race, golden, fuzz corpus, chart, and the suite on a real cluster.
 
 ##@ Parts of `make test`
 test-unit: cluster-tools ## Unit, golden and fuzz-corpus tests under the race detector, and the example applications.
@@ -31,6 +31,9 @@ test-unit: cluster-tools ## Unit, golden and fuzz-corpus tests under the race de
 
 test-chart: ## Render the chart with the real helm and compare it with what is committed.
 	helm="$$($(CLUSTER) path)/helm" && HELM="$$helm" hack/chart/render.sh --check && HELM="$$helm" go test -tags helm -count=1 ./hack/chart/...
+
+test-alerts: ## Alerts, dashboard and metrics, with Prometheus's own code.
+	cd hack/alerts && go test -count=1 ./...
 
 e2e: cluster-tools ## The suite on a real Kubernetes (KUBECONFIG and PODTOKEN_E2E_REGISTRY choose another cluster).
 	cd e2e && go test -count=1 -timeout 20m ./cluster/...
@@ -45,9 +48,10 @@ build: ## Build the binaries into bin/.
 	$(GO_BUILD) -ldflags '$(LDFLAGS)' -o bin/podtoken-controller ./cmd/controller
 	$(GO_BUILD) -ldflags '$(LDFLAGS)' -o bin/podtoken-sidecar ./cmd/sidecar
 
-lint: ## Run golangci-lint over both modules.
+lint: ## Run golangci-lint over every module.
 	$(LINT) run ./...
 	cd e2e && $(LINT) run --config ../.golangci.yml ./...
+	cd hack/alerts && $(LINT) run --config ../../.golangci.yml ./...
 
 generate: ## Render manifests/install.yaml and the chart's golden files.
 	HELM="$$($(CLUSTER) path)/helm" hack/chart/render.sh
@@ -78,4 +82,4 @@ release-notes: ## Print the newest section of the changelog.
 clean: ## Remove build output (the cache of test binaries stays; see e2e/doc.go).
 	rm -rf bin dist
 
-.PHONY: help demo demo-down test test-unit test-chart e2e cluster-tools build lint generate golden verify fuzz bench footprint image release-notes clean
+.PHONY: help demo demo-down test test-unit test-chart test-alerts e2e cluster-tools build lint generate golden verify fuzz bench footprint image release-notes clean

@@ -69,6 +69,10 @@ func newController(o *options, stderr io.Writer) (*controller, error) {
 	if err != nil {
 		return nil, fmt.Errorf("making the manager: %w", err)
 	}
+	c.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "podtoken_controller_leading",
+		Help: "1 in the replica that works, 0 in those that wait for its Lease.",
+	}, c.leading))
 	return c, nil
 }
 
@@ -86,6 +90,16 @@ func (c *controller) serving() servingcert.Config {
 		DNSName:      c.options.servingName,
 		Registry:     c.registry,
 		Logger:       c.logger,
+	}
+}
+
+// leading tells whether this replica has the Lease. One that loses it ends, so that it never goes back to 0.
+func (c *controller) leading() float64 {
+	select {
+	case <-c.manager.Elected():
+		return 1
+	default:
+		return 0
 	}
 }
 

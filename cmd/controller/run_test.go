@@ -167,9 +167,15 @@ func TestHandover(t *testing.T) {
 	if strings.Contains(second.log.String(), "Starting workers") {
 		t.Fatal("two replicas lead")
 	}
+	if got := first.metric("podtoken_controller_leading") + second.metric("podtoken_controller_leading"); got != "10" {
+		t.Errorf("podtoken_controller_leading of the first and the second is %s, want 1 and 0", got)
+	}
 	first.stop(t)
 	f.delete("roles", "shop/podtoken:cart")
 	eventually(t, "repair by the second", 20*time.Second, func() bool { return f.get("roles", "shop/podtoken:cart") != "" })
+	if got := second.metric("podtoken_controller_leading"); got != "1" {
+		t.Errorf("podtoken_controller_leading is %s after the handover", got)
+	}
 }
 
 // The token that is read for its audiences appears nowhere.

@@ -63,6 +63,39 @@ type issuer struct {
 	} `json:"spec"`
 }
 
+// monitor is what the chart uses of ServiceMonitor and PodMonitor (monitoring.coreos.com/v1). hack/alerts holds them and the
+// PrometheusRule against the operator's own types.
+type monitor struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata"`
+	Spec              struct {
+		NamespaceSelector struct {
+			Any bool `json:"any"`
+		} `json:"namespaceSelector"`
+		Selector            metav1.LabelSelector `json:"selector"`
+		Endpoints           []endpoint           `json:"endpoints"`
+		PodMetricsEndpoints []endpoint           `json:"podMetricsEndpoints"`
+	} `json:"spec"`
+}
+
+type endpoint struct {
+	Port          string `json:"port"`
+	Path          string `json:"path"`
+	Scheme        string `json:"scheme"`
+	Interval      string `json:"interval"`
+	ScrapeTimeout string `json:"scrapeTimeout"`
+	Relabelings   []struct {
+		TargetLabel string `json:"targetLabel"`
+		Replacement string `json:"replacement"`
+	} `json:"relabelings"`
+}
+
+type prometheusRule struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata"`
+	Spec              map[string]any `json:"spec"`
+}
+
 // objects are the decoded documents of one file, in its order.
 type objects []metav1.Object
 
@@ -89,6 +122,9 @@ var kinds = map[string]func() metav1.Object{
 	"admissionregistration.k8s.io/v1/MutatingWebhookConfiguration":     func() metav1.Object { return &admissionregistrationv1.MutatingWebhookConfiguration{} },
 	"cert-manager.io/v1/Certificate":                                   func() metav1.Object { return &certificate{} },
 	"cert-manager.io/v1/Issuer":                                        func() metav1.Object { return &issuer{} },
+	"monitoring.coreos.com/v1/ServiceMonitor":                          func() metav1.Object { return &monitor{} },
+	"monitoring.coreos.com/v1/PodMonitor":                              func() metav1.Object { return &monitor{} },
+	"monitoring.coreos.com/v1/PrometheusRule":                          func() metav1.Object { return &prometheusRule{} },
 }
 
 // decode reads a file of YAML documents strictly: a field that its kind does not have is an error.

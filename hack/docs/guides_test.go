@@ -158,23 +158,3 @@ func TestLoadInOperations(t *testing.T) {
 		}
 	}
 }
-
-// What the documents say does not exist does not exist: who adds it finds the sentences to change.
-func TestWhatDoesNotExist(t *testing.T) {
-	for document, claim := range map[string]struct{ sentence, folder, evidence string }{
-		"docs/operations.md": {"The chart brings no ServiceMonitor, no rules and no dashboard", "charts/podtoken/templates/*.yaml", `kind: (ServiceMonitor|PrometheusRule)|dashboard`},
-	} {
-		if !strings.Contains(read(t, document), claim.sentence) {
-			t.Errorf("%s does not say %q any more: remove the row here", document, claim.sentence)
-		}
-		files, err := filepath.Glob(filepath.Join(root, claim.folder))
-		if err != nil || len(files) == 0 {
-			t.Fatalf("%s: %q, %v", claim.folder, files, err)
-		}
-		for _, file := range files {
-			if found := regexp.MustCompile(claim.evidence).FindString(read(t, strings.TrimPrefix(file, root+"/"))); found != "" {
-				t.Errorf("%s says %q, and %s has %q", document, claim.sentence, file, found)
-			}
-		}
-	}
-}

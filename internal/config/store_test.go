@@ -263,6 +263,9 @@ func TestCertificate(t *testing.T) {
 	if got := gather(t, registry)["podtoken_certificate_expiry_timestamp_seconds"]; got != float64(notAfter.Unix()) {
 		t.Errorf("expiry = %v, want %v", got, notAfter.Unix())
 	}
+	if got := gather(t, registry)["podtoken_certificate_start_timestamp_seconds"]; got != float64(notBefore.Unix()) {
+		t.Errorf("start = %v, want %v", got, notBefore.Unix())
+	}
 
 	writePair(t, directory, first, otherKey)
 	if err := certificate.Load(); err == nil {
@@ -273,7 +276,10 @@ func TestCertificate(t *testing.T) {
 	}
 }
 
-var notAfter = time.Date(2040, 1, 1, 0, 0, 0, 0, time.UTC)
+var (
+	notBefore = time.Date(2020, 1, 1, 0, 0, 0, 0, time.UTC)
+	notAfter  = time.Date(2040, 1, 1, 0, 0, 0, 0, time.UTC)
+)
 
 func newPair(t *testing.T, serial int64) (certificate, key []byte) {
 	t.Helper()
@@ -281,7 +287,7 @@ func newPair(t *testing.T, serial int64) (certificate, key []byte) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(serial), NotBefore: time.Unix(0, 0), NotAfter: notAfter}
+	template := &x509.Certificate{SerialNumber: big.NewInt(serial), NotBefore: notBefore, NotAfter: notAfter}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
 	if err != nil {
 		t.Fatal(err)

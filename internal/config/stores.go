@@ -107,6 +107,14 @@ func NewCertificate(directory string, registry prometheus.Registerer, logger *sl
 		},
 	}, registry, logger)}
 	registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "podtoken_certificate_start_timestamp_seconds",
+		Help: "Unix time from which the serving certificate in use is valid; 0 before the first one was read. With the expiry it tells the lifetime.",
+	}, func() float64 {
+		if pair := c.Current(); pair != nil {
+			return float64(pair.Leaf.NotBefore.Unix())
+		}
+		return 0
+	}), prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "podtoken_certificate_expiry_timestamp_seconds",
 		Help: "Unix time at which the serving certificate in use expires; 0 before the first one was read.",
 	}, func() float64 {

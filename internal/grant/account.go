@@ -15,6 +15,7 @@ type account struct {
 	pods     map[types.UID]*podState
 	told     int // pods with a text in told
 	refused  int // pods that the policy refuses, as counted in accounts.refused
+	waiting  int // pods whose grant is not there, as counted in accounts.waiting
 	// role and binding are what the cache must show before anything is decided.
 	role, binding expectation
 }
@@ -64,6 +65,7 @@ type accounts struct {
 	mu      sync.Mutex
 	all     map[types.NamespacedName]*account
 	refused atomic.Int64
+	waiting atomic.Int64
 }
 
 func newAccounts() *accounts { return &accounts{all: map[types.NamespacedName]*account{}} }
@@ -84,12 +86,18 @@ func (a *accounts) setRefused(one *account, refused int) {
 	one.refused = refused
 }
 
+func (a *accounts) setWaiting(one *account, waiting int) {
+	a.waiting.Add(int64(waiting - one.waiting))
+	one.waiting = waiting
+}
+
 // forget drops an account of which nothing is left.
 func (a *accounts) forget(name types.NamespacedName) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if one := a.all[name]; one != nil {
 		a.setRefused(one, 0)
+		a.setWaiting(one, 0)
 		delete(a.all, name)
 	}
 }

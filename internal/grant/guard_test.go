@@ -72,6 +72,7 @@ func TestGuardMissing(t *testing.T) {
 	w.add(guardPolicy())
 	w.reconcile()
 	expect(t, "writes with a guard", created, w.taken())
+	expect(t, "waiting pods", 0, w.values()["podtoken_grant_waiting_pods"])
 
 	// What is granted stays, nothing is added, less is written, and nothing is repaired.
 	w.remove(&admissionv1.ValidatingAdmissionPolicy{ObjectMeta: metav1.ObjectMeta{Name: "podtoken-guard"}})
@@ -82,6 +83,7 @@ func TestGuardMissing(t *testing.T) {
 	w.reconcile()
 	expect(t, "writes without a guard for more", nil, w.taken())
 	expect(t, "events", 2, len(w.events))
+	expect(t, "waiting pods", 1, w.values()["podtoken_grant_waiting_pods"])
 	role := w.role()
 	w.change(role, func() {
 		role.Rules[4].ResourceNames = []string{"sts", "vault"}

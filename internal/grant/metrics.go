@@ -83,6 +83,10 @@ func newMetrics(r *Reconciler, registry prometheus.Registerer) *metrics {
 			Help: "Pods that get no grant because the policy forbids a token that they declare. 0 in a replica that does not lead.",
 		}, func() float64 { return float64(r.accounts.refused.Load()) }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "podtoken_grant_waiting_pods",
+			Help: "Pods whose grant is not there yet, although the policy allows it. 0 in a replica that does not lead.",
+		}, func() float64 { return float64(r.accounts.waiting.Load()) }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "podtoken_guard_present",
 			Help: "1 when the ValidatingAdmissionPolicy and binding of --guard are in force, or none was named; 0 when nothing new is granted for want of them.",
 		}, func() float64 {

@@ -117,6 +117,17 @@ func finished(pod *corev1.Pod) bool {
 	return pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed
 }
 
+// running counts the pods with a sidecar that has not ended.
+func running(pods []corev1.Pod) int {
+	count := 0
+	for i := range pods {
+		if _, ok := sidecarArguments(&pods[i]); ok && !finished(&pods[i]) {
+			count++
+		}
+	}
+	return count
+}
+
 // sidecarArguments returns the arguments of the pod's sidecar and whether it has one: pods whose tokens the kubelet
 // delivers have the label, but no sidecar, and need no grant.
 func sidecarArguments(pod *corev1.Pod) ([]string, bool) {

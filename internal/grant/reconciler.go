@@ -81,6 +81,7 @@ func (r *Reconciler) reconcile(ctx context.Context, name types.NamespacedName) (
 	}
 	if !o.exists {
 		// Its grant goes with it, and its coming is an event.
+		r.accounts.setWaiting(r.accounts.get(name), running(o.pods))
 		return result{outcome: outcomeWaiting, reason: reasonServiceAccountMissing}, nil
 	}
 	a := r.accounts.get(name)
@@ -114,15 +115,18 @@ func (r *Reconciler) reconcile(ctx context.Context, name types.NamespacedName) (
 		for _, claim := range claims {
 			r.tell(a, claim.pod, EventGrantConflict, conflictText(foreign))
 		}
+		r.accounts.setWaiting(a, len(claims))
 		return result{outcome: outcomeWaiting, reason: reasonConflict, again: conflictInterval}, nil
 	case apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause):
 		return result{outcome: outcomeWaiting, reason: reasonNamespaceTerminating}, nil
 	case err != nil:
+		r.accounts.setWaiting(a, claims.without(a))
 		return result{}, err
 	}
 	if a.refused > 0 && len(claims) == 0 && done.reason == reasonNotNeeded {
 		done.reason = reasonRefused
 	}
+	waiting := 0
 	for _, claim := range claims {
 		state := a.state(claim.pod)
 		switch {
@@ -132,10 +136,13 @@ func (r *Reconciler) reconcile(ctx context.Context, name types.NamespacedName) (
 			}
 			state.granted = true
 			a.forgive(state)
+			continue
 		case problem != "":
 			r.tell(a, claim.pod, EventGuardMissing, guardText(problem))
 		}
+		waiting++
 	}
+	r.accounts.setWaiting(a, waiting)
 	done.again = again
 	return done, nil
 }
@@ -208,6 +215,17 @@ func (c claims) tokens() []api.TokenSpec {
 		all = append(all, one.tokens...)
 	}
 	return all
+}
+
+// without counts the pods that have never been seen with a grant.
+func (c claims) without(a *account) int {
+	count := 0
+	for _, one := range c {
+		if !a.state(one.pod).granted {
+			count++
+		}
+	}
+	return count
 }
 
 // judge returns the pods that count: they have not ended, they declare tokens, and the policy allows all of them. It

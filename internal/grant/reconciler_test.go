@@ -73,6 +73,7 @@ func TestCreate(t *testing.T) {
 	values := w.values()
 	expect(t, "delays", 1, values["podtoken_grant_delay_seconds"])
 	expect(t, "guard", 1, values["podtoken_guard_present"])
+	expect(t, "waiting pods", 0, values["podtoken_grant_waiting_pods"])
 }
 
 func TestWhatOthersDidIsPutRight(t *testing.T) {
@@ -305,12 +306,14 @@ func TestForeignObjects(t *testing.T) {
 				expect(t, "outcomes", map[string]float64{"Waiting GrantConflict": 2}, w.counts())
 				expect(t, "events", []string{fmt.Sprintf(`GrantConflict cart-1: podtoken: no grant: a %s "podtoken:cart" that podtoken did not make `+
 					`is in the way in namespace "shop". Delete or rename it; podtoken looks again every 1m0s`, name)}, w.events)
+				expect(t, "waiting pods", 1, w.values()["podtoken_grant_waiting_pods"])
 
 				w.fail = nil
 				w.remove(object.DeepCopyObject().(client.Object))
 				w.reconcile()
 				expect(t, "outcomes", map[string]float64{"Waiting GrantConflict": 2, "Applied Created": 1}, w.counts())
 				expect(t, "events", 1, len(w.events))
+				expect(t, "waiting pods", 0, w.values()["podtoken_grant_waiting_pods"])
 			})
 		}
 	}
@@ -333,9 +336,11 @@ func TestServiceAccountMissing(t *testing.T) {
 	w.reconcile()
 	expect(t, "writes", nil, w.taken())
 	expect(t, "outcomes", map[string]float64{"Waiting ServiceAccountMissing": 1}, w.counts())
+	expect(t, "waiting pods", 1, w.values()["podtoken_grant_waiting_pods"])
 	w.add(cartAccount("uid-1"))
 	w.reconcile()
 	expect(t, "writes", created, w.taken())
+	expect(t, "waiting pods", 0, w.values()["podtoken_grant_waiting_pods"])
 }
 
 func TestErrorsAreReturned(t *testing.T) {
@@ -347,12 +352,34 @@ func TestErrorsAreReturned(t *testing.T) {
 		t.Errorf("error = %v, want %s", err, want)
 	}
 	expect(t, "outcomes", map[string]float64{"Error APIServer": 1}, w.counts())
+	expect(t, "waiting pods", 1, w.values()["podtoken_grant_waiting_pods"])
 
 	// A refusal is one too, when there is no object that explains it.
 	w.fail = func(string) error { return apierrors.NewForbidden(schema.GroupResource{}, "x", errors.New("rbac")) }
 	if _, err := w.try(); !apierrors.IsForbidden(err) {
 		t.Errorf("error = %v, want forbidden", err)
 	}
+
+	// A repair that fails takes nothing from a pod that has its grant.
+	w.fail = nil
+	w.reconcile()
+	w.reconcile() // sees what was written
+	w.remove(w.binding())
+	w.fail = func(string) error { return apierrors.NewInternalError(errors.New("etcd")) }
+	if _, err := w.try(); err == nil {
+		t.Error("no error")
+	}
+	expect(t, "waiting pods", 0, w.values()["podtoken_grant_waiting_pods"])
+
+	// What waits no more because it is gone is not counted for ever.
+	w.fail = nil
+	w.remove(cartAccount("uid-1"))
+	w.reconcile()
+	expect(t, "waiting pods", 1, w.values()["podtoken_grant_waiting_pods"])
+	w.remove(w.role())
+	w.remove(pod("cart-1", 3600))
+	w.reconcile()
+	expect(t, "waiting pods", 0, w.values()["podtoken_grant_waiting_pods"])
 }
 
 // Until the cache shows what was written nothing is decided, and not for long.

@@ -49,6 +49,12 @@ app.kubernetes.io/managed-by: {{ $root.Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name ($root.Chart.Version | replace "+" "_") }}
 {{- end -}}
 
+{{/* The same with more of the user's, which win over commonLabels: (list $ "component" labels). */}}
+{{- define "podtoken.labelsAnd" -}}
+{{- $own := include "podtoken.labels" (list (index . 0) (index . 1)) | fromYaml -}}
+{{- mergeOverwrite $own (index . 2 | default dict) | toYaml -}}
+{{- end -}}
+
 {{/* Namespaces whose pods never reach the webhook. */}}
 {{- define "podtoken.excludedNamespaces" -}}
 {{- concat (list "kube-system" "kube-node-lease" .Release.Namespace) .Values.webhook.excludeNamespaces | uniq | toYaml -}}
@@ -139,4 +145,22 @@ name: {{ include "podtoken.webhook.name" . }}-ca
 kind: Issuer
 group: cert-manager.io
 {{- end -}}
+{{- end -}}
+
+{{/*
+How a monitor scrapes: (list .Values.metrics.xMonitor "job"). The job has the same name in every installation, whatever the
+release is called, because the alerts look for it.
+*/}}
+{{- define "podtoken.scrape" -}}
+path: /metrics
+scheme: http
+{{- with (index . 0).interval }}
+interval: {{ . }}
+{{- end }}
+{{- with (index . 0).scrapeTimeout }}
+scrapeTimeout: {{ . }}
+{{- end }}
+relabelings:
+  - targetLabel: job
+    replacement: {{ index . 1 }}
 {{- end -}}

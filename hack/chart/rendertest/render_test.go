@@ -122,6 +122,10 @@ func TestRefusedValues(t *testing.T) {
 		"a private key for everybody":        {"tls.mode=secret,tls.secret.name=a,tls.secret.caBundle=-----BEGIN CERTIFICATE-----\nYQ==\n-----END CERTIFICATE-----\n-----BEGIN PRIVATE KEY-----", "has a private key"},
 		"a value that is taken away":         {"webhook.drainSeconds=null", "missing property 'drainSeconds'"},
 		"a list that is taken away":          {"webhook.excludeNamespaces=null", "missing property 'excludeNamespaces'"},
+		"an interval without a unit":         {"metrics.serviceMonitor.interval=30", "at '/metrics/serviceMonitor/interval'"},
+		"a monitor that is neither":          {"metrics.podMonitor.enabled=maybe", "at '/metrics/podMonitor/enabled'"},
+		"a runbook with an anchor":           {"metrics.prometheusRule.runbookURL=a#b", "at '/metrics/prometheusRule/runbookURL'"},
+		"a label that is no text":            {"metrics.dashboard.labels.a=1", "at '/metrics/dashboard/labels/a'"},
 		"a namespace that cannot exist":      {"webhook.excludeNamespaces={Monitoring}", "at '/webhook/excludeNamespaces/0'"},
 	}
 	for name, test := range tests {
