@@ -27,6 +27,7 @@ test: test-unit test-chart e2e ## Everything: unit, race, golden, fuzz corpus, c
 ##@ Parts of `make test`
 test-unit: cluster-tools ## Unit, golden and fuzz-corpus tests under the race detector.
 	go test -race ./...
+	cd hack/supply && go test ./...
 
 test-chart: ## Render the chart with the real helm and compare it with what is committed.
 	helm="$$($(CLUSTER) path)/helm" && HELM="$$helm" hack/chart/render.sh --check && HELM="$$helm" go test -tags helm -count=1 ./hack/chart/...
@@ -44,9 +45,10 @@ build: ## Build the binaries into bin/.
 	$(GO_BUILD) -ldflags '$(LDFLAGS)' -o bin/podtoken-controller ./cmd/controller
 	$(GO_BUILD) -ldflags '$(LDFLAGS)' -o bin/podtoken-sidecar ./cmd/sidecar
 
-lint: ## Run golangci-lint over both modules.
+lint: ## Run golangci-lint over every module, and actionlint over the workflows.
 	$(LINT) run ./...
 	cd e2e && $(LINT) run --config ../.golangci.yml ./...
+	cd hack/supply && $(LINT) run --config ../../.golangci.yml ./...
 
 generate: ## Render manifests/install.yaml and the chart's golden files.
 	HELM="$$($(CLUSTER) path)/helm" hack/chart/render.sh
@@ -55,7 +57,10 @@ golden: ## Rewrite every golden file; review the diff like code.
 	hack/golden.sh
 	$(MAKE) generate
 
-verify: ## Check that generated files, formatting and modules are up to date.
+licenses: ## Check the licences of what is linked, and rewrite the texts that are shipped in licenses/.
+	go run -C hack/supply ./licences
+
+verify: ## Check generated files, formatting, modules, licences of what is linked, and known vulnerabilities.
 	hack/verify.sh
 
 fuzz: ## Fuzz each target for FUZZTIME (default 30s).
@@ -77,4 +82,4 @@ release-notes: ## Print the newest section of the changelog.
 clean: ## Remove build output (the cache of test binaries stays; see e2e/doc.go).
 	rm -rf bin dist
 
-.PHONY: help demo demo-down test test-unit test-chart e2e cluster-tools build lint generate golden verify fuzz bench footprint image release-notes clean
+.PHONY: help demo demo-down test test-unit test-chart e2e cluster-tools build lint generate golden licenses verify fuzz bench footprint image release-notes clean
