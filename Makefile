@@ -76,10 +76,13 @@ footprint: build ## Sizes of the binaries and packages they link.
 image: ## Build the images with buildah, as the tests do.
 	@$(CLUSTER) images
 
+reproducible: ## Build binaries and images twice, and fail if they differ in a byte (minutes).
+	hack/release/reproducible.sh
+
 release-notes: ## Print the newest section of the changelog.
 	@awk '/^## /{n++} n==1' CHANGELOG.md
 
 clean: ## Remove build output (the cache of test binaries stays; see e2e/doc.go).
 	rm -rf bin dist
 
-.PHONY: help demo demo-down test test-unit test-chart e2e cluster-tools build lint generate golden licenses verify fuzz bench footprint image release-notes clean
+.PHONY: help demo demo-down test test-unit test-chart e2e cluster-tools build lint generate golden licenses verify fuzz bench footprint image reproducible release-notes clean
