@@ -49,6 +49,7 @@ lint: ## Run golangci-lint over every module, and actionlint over the workflows.
 	$(LINT) run ./...
 	cd e2e && $(LINT) run --config ../.golangci.yml ./...
 	cd hack/supply && $(LINT) run --config ../../.golangci.yml ./...
+	go tool -modfile=hack/supply/go.mod actionlint -shellcheck= -pyflakes=
 
 generate: ## Render manifests/install.yaml and the chart's golden files.
 	HELM="$$($(CLUSTER) path)/helm" hack/chart/render.sh
@@ -79,10 +80,13 @@ image: ## Build the images with buildah, as the tests do.
 reproducible: ## Build binaries and images twice, and fail if they differ in a byte (minutes).
 	hack/release/reproducible.sh
 
+release: ## Make the files of a release in dist/ from the commit that is checked out (VERSION=vX.Y.Z; see docs/releasing.md).
+	@hack/release/release.sh '$(if $(filter command environment,$(origin VERSION)),$(VERSION))'
+
 release-notes: ## Print the newest section of the changelog.
 	@awk '/^## /{n++} n==1' CHANGELOG.md
 
 clean: ## Remove build output (the cache of test binaries stays; see e2e/doc.go).
 	rm -rf bin dist
 
-.PHONY: help demo demo-down test test-unit test-chart e2e cluster-tools build lint generate golden licenses verify fuzz bench footprint image reproducible release-notes clean
+.PHONY: help demo demo-down test test-unit test-chart e2e cluster-tools build lint generate golden licenses verify fuzz bench footprint image reproducible release release-notes clean
