@@ -50,7 +50,8 @@ for component in webhook controller sidecar; do
 done
 
 echo "release: chart"
-HELM=${HELM:-$(CGO_ENABLED=0 go tool -n -modfile=e2e/cluster/components/helm/go.mod helm)}
+# The flags of the test cluster's helm: what was compiled for that one is not compiled again.
+HELM=${HELM:-$(CGO_ENABLED=0 GOFLAGS="-trimpath -buildvcs=false" go tool -n -modfile=e2e/cluster/components/helm/go.mod helm)}
 HELM_CONFIG_HOME=$work/helm HELM_CACHE_HOME=$work/helm HELM_DATA_HOME=$work/helm KUBECONFIG=$work/none
 export HELM HELM_CONFIG_HOME HELM_CACHE_HOME HELM_DATA_HOME KUBECONFIG
 hack/release/chart.sh "$version" "$out/digests.txt" "$registry" "$created" "$out"
