@@ -1,4 +1,5 @@
-# The images of podtoken: --target webhook, --target controller and --target sidecar. Each holds one static program and nothing else.
+# The images of podtoken: --target webhook, --target controller and --target sidecar. Each holds one static
+# program, its licence, and the licences of what is linked into it (licenses/, see `make licenses`).
 ARG BUILDER_IMAGE=golang:1.26
 
 # The compiler runs on the platform of the build and compiles for the platform of the image.
@@ -44,7 +45,8 @@ LABEL org.opencontainers.image.title="podtoken webhook" \
       org.opencontainers.image.version="$VERSION" \
       org.opencontainers.image.revision="$REVISION" \
       org.opencontainers.image.created="$CREATED"
-COPY --from=build-webhook /out/podtoken-webhook /podtoken-webhook
+COPY --chmod=0555 --from=build-webhook /out/podtoken-webhook /podtoken-webhook
+COPY --chmod=0444 LICENSE licenses/webhook.txt /licenses/
 USER 65532:65532
 ENTRYPOINT ["/podtoken-webhook"]
 
@@ -59,7 +61,8 @@ LABEL org.opencontainers.image.title="podtoken controller" \
       org.opencontainers.image.version="$VERSION" \
       org.opencontainers.image.revision="$REVISION" \
       org.opencontainers.image.created="$CREATED"
-COPY --from=build-controller /out/podtoken-controller /podtoken-controller
+COPY --chmod=0555 --from=build-controller /out/podtoken-controller /podtoken-controller
+COPY --chmod=0444 LICENSE licenses/controller.txt /licenses/
 USER 65532:65532
 ENTRYPOINT ["/podtoken-controller"]
 
@@ -74,6 +77,7 @@ LABEL org.opencontainers.image.title="podtoken sidecar" \
       org.opencontainers.image.version="$VERSION" \
       org.opencontainers.image.revision="$REVISION" \
       org.opencontainers.image.created="$CREATED"
-COPY --from=build-sidecar /out/podtoken-sidecar /podtoken-sidecar
+COPY --chmod=0555 --from=build-sidecar /out/podtoken-sidecar /podtoken-sidecar
+COPY --chmod=0444 LICENSE licenses/sidecar.txt /licenses/
 USER 65532:65532
 ENTRYPOINT ["/podtoken-sidecar"]

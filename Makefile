@@ -28,6 +28,7 @@ test: test-unit test-chart test-alerts e2e ## Everything: unit, race, golden, fu
 test-unit: cluster-tools ## Unit, golden and fuzz-corpus tests under the race detector, and the example applications.
 	hack/test-tools.sh
 	go test -race ./...
+	cd hack/supply && go test ./...
 
 test-chart: ## Render the chart with the real helm and compare it with what is committed.
 	helm="$$($(CLUSTER) path)/helm" && HELM="$$helm" hack/chart/render.sh --check && HELM="$$helm" go test -tags helm -count=1 ./hack/chart/...
@@ -48,10 +49,12 @@ build: ## Build the binaries into bin/.
 	$(GO_BUILD) -ldflags '$(LDFLAGS)' -o bin/podtoken-controller ./cmd/controller
 	$(GO_BUILD) -ldflags '$(LDFLAGS)' -o bin/podtoken-sidecar ./cmd/sidecar
 
-lint: ## Run golangci-lint over every module.
+lint: ## Run golangci-lint over every module, and actionlint over the workflows.
 	$(LINT) run ./...
 	cd e2e && $(LINT) run --config ../.golangci.yml ./...
 	cd hack/alerts && $(LINT) run --config ../../.golangci.yml ./...
+	cd hack/supply && $(LINT) run --config ../../.golangci.yml ./...
+	go tool -modfile=hack/supply/go.mod actionlint -shellcheck= -pyflakes=
 
 generate: ## Render manifests/install.yaml and the chart's golden files.
 	HELM="$$($(CLUSTER) path)/helm" hack/chart/render.sh
@@ -60,7 +63,10 @@ golden: ## Rewrite every golden file; review the diff like code.
 	hack/golden.sh
 	$(MAKE) generate
 
-verify: ## Check that generated files, formatting and modules are up to date.
+licenses: ## Check the licences of what is linked, and rewrite the texts that are shipped in licenses/.
+	go run -C hack/supply ./licences
+
+verify: ## Check generated files, formatting, modules, licences of what is linked, and known vulnerabilities.
 	hack/verify.sh
 
 fuzz: ## Fuzz each target for FUZZTIME (default 30s).
@@ -76,10 +82,16 @@ footprint: build ## Sizes of the binaries and packages they link.
 image: ## Build the images with buildah, as the tests do.
 	@$(CLUSTER) images
 
+reproducible: ## Build binaries and images twice, and fail if they differ in a byte (minutes).
+	hack/release/reproducible.sh
+
+release: ## Make the files of a release in dist/ from the commit that is checked out (VERSION=vX.Y.Z; see docs/releasing.md).
+	@hack/release/release.sh '$(if $(filter command environment,$(origin VERSION)),$(VERSION))'
+
 release-notes: ## Print the newest section of the changelog.
 	@awk '/^## /{n++} n==1' CHANGELOG.md
 
 clean: ## Remove build output (the cache of test binaries stays; see e2e/doc.go).
 	rm -rf bin dist
 
-.PHONY: help demo demo-down test test-unit test-chart test-alerts e2e cluster-tools build lint generate golden verify fuzz bench footprint image release-notes clean
+.PHONY: help demo demo-down test test-unit test-chart test-alerts e2e cluster-tools build lint generate golden licenses verify fuzz bench footprint image reproducible release release-notes clean

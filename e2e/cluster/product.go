@@ -74,18 +74,12 @@ func buildProductImages(ctx context.Context, repoRoot string, logf func(format s
 func buildProduct(ctx context.Context, root, cache, tag string, env *binaries.GoEnv, images []ProductImage, logf func(string, ...any)) error {
 	start := time.Now()
 	logf("building the product's images from the Dockerfile")
-	// The build itself has no network: it takes the modules from the cache of this machine.
-	download := exec.CommandContext(ctx, "go", "mod", "download")
-	download.Dir, download.Env = root, append(os.Environ(), "GOWORK=off")
-	if out, err := download.CombinedOutput(); err != nil {
-		return fmt.Errorf("downloading the product's modules: %w\n%s", err, out)
+	buildah, err := newBuildah(ctx, root, cache, env)
+	if err != nil {
+		return err
 	}
 	if err := os.MkdirAll(filepath.Join(cache, "images"), 0o750); err != nil {
 		return err
-	}
-	buildah, err := image.NewBuildah(ctx, cache, env)
-	if err != nil {
-		return fmt.Errorf("preparing the builder image: %w", err)
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	for _, wanted := range images {
@@ -97,12 +91,7 @@ func buildProduct(ctx context.Context, root, cache, tag string, env *binaries.Go
 				Context: root,
 				Target:  wanted.Target,
 				Name:    wanted.Name,
-				Args: map[string]string{
-					"VERSION":       "v0.0.0-e2e." + tag,
-					"BUILDPLATFORM": "linux/" + runtime.GOARCH,
-					"TARGETOS":      "linux",
-					"TARGETARCH":    runtime.GOARCH,
-				},
+				Args:    map[string]string{"VERSION": "v0.0.0-e2e." + tag},
 			}, wanted.Archive)
 			if err != nil {
 				return fmt.Errorf("building image %q: %w", wanted.Target, err)
@@ -117,11 +106,26 @@ func buildProduct(ctx context.Context, root, cache, tag string, env *binaries.Go
 	return removeOldArchives(filepath.Join(cache, "images"))
 }
 
+// newBuildah returns a buildah that has what the product's Dockerfile needs.
+func newBuildah(ctx context.Context, root, cache string, env *binaries.GoEnv) (*image.Buildah, error) {
+	// The build itself has no network: it takes the modules from the cache of this machine.
+	download := exec.CommandContext(ctx, "go", "mod", "download")
+	download.Dir, download.Env = root, append(os.Environ(), "GOWORK=off")
+	if out, err := download.CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("downloading the product's modules: %w\n%s", err, out)
+	}
+	buildah, err := image.NewBuildah(ctx, cache, env)
+	if err != nil {
+		return nil, fmt.Errorf("preparing the builder image: %w", err)
+	}
+	return buildah, nil
+}
+
 // sourceHash is a tag that changes when the images would.
 func sourceHash(root, goVersion string) (string, error) {
-	files := []string{filepath.Join(root, "Dockerfile"), filepath.Join(root, ".dockerignore"), filepath.Join(root, "go.mod"), filepath.Join(root, "go.sum")}
+	files := []string{filepath.Join(root, "Dockerfile"), filepath.Join(root, ".dockerignore"), filepath.Join(root, "LICENSE"), filepath.Join(root, "go.mod"), filepath.Join(root, "go.sum")}
 	var names []string
-	for _, directory := range []string{"cmd", "internal", "pkg"} {
+	for _, directory := range []string{"cmd", "internal", "pkg", "licenses"} {
 		err := filepath.WalkDir(filepath.Join(root, directory), func(path string, entry fs.DirEntry, err error) error {
 			if err != nil {
 				return err

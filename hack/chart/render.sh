@@ -40,26 +40,7 @@ for values in "$chart"/ci/*-values.yaml; do
 	render -f "$values" >"$out/$chart/golden/$name.yaml"
 done
 
-{
-	cat <<-'EOF'
-		# Generated from charts/podtoken by hack/chart/render.sh (make generate). Do not edit.
-		#
-		# Needs cert-manager in the cluster. Installs into the namespace podtoken-system:
-		#
-		#     kubectl apply --server-side -f install.yaml
-		---
-		apiVersion: v1
-		kind: Namespace
-		metadata:
-		  name: podtoken-system
-		  labels:
-		    app.kubernetes.io/name: podtoken
-		    app.kubernetes.io/part-of: podtoken
-		    pod-security.kubernetes.io/enforce: restricted
-	EOF
-	# Helm does not manage what is applied without it; its hooks would run at once.
-	render --no-hooks | sed '/^ *app\.kubernetes\.io\/managed-by: Helm$/d'
-} >"$out/manifests/install.yaml"
+HELM=$helm hack/chart/install.sh "$chart" >"$out/manifests/install.yaml"
 
 {
 	cat <<-'EOF'

@@ -4,11 +4,16 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/podtoken/podtoken/e2e/cluster/internal/binaries"
 )
@@ -37,6 +42,11 @@ type Build struct {
 	Target  string
 	Name    string // full name, with registry and tag
 	Args    map[string]string
+	// Architecture is that of the image, as Go names it. Empty: this machine's.
+	Architecture string
+	// Created, if it is set, is the only time in the image: the same sources give the same bytes, and the same ids of the
+	// images between, so that two such builds must not run at the same time.
+	Created time.Time
 }
 
 // NewBuildah prepares the builder image: a busybox for the RUN lines of the Dockerfile. Go itself and its caches are not
@@ -75,30 +85,50 @@ func NewBuildah(ctx context.Context, cache string, env *binaries.GoEnv) (*Builda
 	return b, nil
 }
 
-// Build builds one image, and writes it to the archive.
+// Build builds one image, and writes it to the archive in the format of "docker save".
 func (b *Buildah) Build(ctx context.Context, build Build, archive string) error {
+	temporary := archive + ".new"
+	_ = os.Remove(temporary)
+	if err := b.build(ctx, build, "docker-archive:"+temporary+":"+build.Name); err != nil {
+		return err
+	}
+	return os.Rename(temporary, archive)
+}
+
+// BuildLayout builds one image, and writes it to a directory in the layout of OCI.
+func (b *Buildah) BuildLayout(ctx context.Context, build Build, directory string) error {
+	return b.build(ctx, build, "oci:"+directory)
+}
+
+func (b *Buildah) build(ctx context.Context, build Build, destination string) error {
+	if build.Architecture == "" {
+		build.Architecture = runtime.GOARCH
+	}
 	arguments := []string{
 		"bud", "--isolation=chroot", "--pull=never", "--layers=false", "--force-rm", "-q",
+		"--identity-label=false", // the version of buildah is nothing of the product
 		"--volume=" + b.env.GOROOT + ":" + goRoot + ":ro",
 		"--volume=" + b.env.GOCACHE + ":" + goCache,
 		"--volume=" + b.env.GOMODCACHE + ":" + goModCache,
 		"--build-arg=BUILDER_IMAGE=" + builderName,
+		"--build-arg=BUILDPLATFORM=linux/" + runtime.GOARCH,
+		"--build-arg=TARGETOS=linux",
+		"--build-arg=TARGETARCH=" + build.Architecture,
+		"--platform=linux/" + build.Architecture,
 		"--target=" + build.Target,
 		"--tag=" + build.Name,
 	}
-	for name, value := range build.Args {
-		arguments = append(arguments, "--build-arg="+name+"="+value)
+	if !build.Created.IsZero() {
+		arguments = append(arguments, "--timestamp="+strconv.FormatInt(build.Created.Unix(), 10))
+	}
+	for _, name := range slices.Sorted(maps.Keys(build.Args)) {
+		arguments = append(arguments, "--build-arg="+name+"="+build.Args[name])
 	}
 	if err := b.run(ctx, append(arguments, build.Context)...); err != nil {
 		return err
 	}
-	defer func() { _ = b.run(ctx, "rmi", build.Name) }() // the archive is what is kept
-	temporary := archive + ".new"
-	_ = os.Remove(temporary)
-	if err := b.run(ctx, "push", "-q", build.Name, "docker-archive:"+temporary+":"+build.Name); err != nil {
-		return err
-	}
-	return os.Rename(temporary, archive)
+	defer func() { _ = b.run(context.WithoutCancel(ctx), "rmi", build.Name) }() // what was pushed is what is kept
+	return b.run(ctx, "push", "-q", build.Name, destination)
 }
 
 // Push brings an archive to a registry.
