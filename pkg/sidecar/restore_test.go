@@ -247,8 +247,8 @@ func (h hangingMinter) Mint(ctx context.Context, spec api.TokenSpec) (Token, err
 func TestTheStatusIsTrueOnAFullVolume(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, spec("vault", 3600))
-		b.run()
 		b.sidecar.writer = fullDisk{b.disk}
+		b.run()
 		full := error(&os.PathError{Op: "write", Path: "vault", Err: syscall.ENOSPC})
 		b.disk.err.Store(&full)
 		b.pass(49 * time.Minute)
