@@ -16,22 +16,25 @@ import (
 
 // What the binaries export: tests of theirs hold these files against their /metrics. Those of the Go runtime and of the process
 // are left out there, and come from the collectors that both register.
-var expositions = map[string]string{
-	"podtoken-webhook":    "cmd/webhook/testdata/metrics.txt",
-	"podtoken-controller": "cmd/controller/testdata/metrics.txt",
-	"podtoken-sidecar":    "pkg/sidecar/serve/testdata/metrics.txt",
+var expositions = map[string][]string{
+	"podtoken-webhook": {"cmd/webhook/testdata/metrics.txt"},
+	// The second with tls.mode=selfManaged.
+	"podtoken-controller": {"cmd/controller/testdata/metrics.txt", "internal/servingcert/testdata/metrics.txt"},
+	"podtoken-sidecar":    {"pkg/sidecar/serve/testdata/metrics.txt"},
 }
 
-// families returns what a job exports. The files of webhook and controller have no values: each gets the value 1.
+// families returns what a job exports. In the files that have no values each gets the value 1.
 func families(t *testing.T, job string) map[string]*dto.MetricFamily {
 	t.Helper()
 	var text bytes.Buffer
-	for line := range strings.Lines(string(read(t, expositions[job]))) {
-		line = strings.TrimSpace(line)
-		if job != "podtoken-sidecar" && !strings.HasPrefix(line, "#") {
-			line += " 1"
+	for _, path := range expositions[job] {
+		for line := range strings.Lines(string(read(t, path))) {
+			line = strings.TrimSpace(line)
+			if !strings.Contains(line, " ") {
+				line += " 1"
+			}
+			text.WriteString(line + "\n")
 		}
-		text.WriteString(line + "\n")
 	}
 	parser := expfmt.NewTextParser(model.UTF8Validation)
 	parsed, err := parser.TextToMetricFamilies(&text)

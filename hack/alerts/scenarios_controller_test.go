@@ -67,6 +67,18 @@ var controllerScenarios = map[string]map[string]scenario{
 			series: `podtoken_grant_waiting_pods{namespace="n",job="podtoken-controller",instance="c"} 0x9 40x2 0x20 5x1 0x25`,
 		},
 	},
+	"PodtokenServingCertificateFailing": {
+		"the registration cannot be written": {
+			series: `podtoken_serving_certificate_steps_total{namespace="n",job="podtoken-controller",instance="c",step="Bundle",result="failure"} 0+1x60`,
+			fires:  []string{`{job="podtoken-controller", namespace="n", step="Bundle"}`},
+			after:  16 * time.Minute,
+		},
+		"a conflict, and a rotation": {
+			series: `
+				podtoken_serving_certificate_steps_total{namespace="n",job="podtoken-controller",instance="c",step="Certificate",result="failure"} 0x9 1x50
+				podtoken_serving_certificate_steps_total{namespace="n",job="podtoken-controller",instance="c",step="Certificate",result="success"} 0x10 1x49`,
+		},
+	},
 	"PodtokenGrantErrors": {
 		"one a minute": {
 			series: `podtoken_grant_reconciles_total{namespace="n",job="podtoken-controller",instance="c",outcome="Error",reason="APIServer"} 0+1x60`,
