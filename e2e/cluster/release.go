@@ -57,15 +57,21 @@ func ReleaseImages(ctx context.Context, release ReleaseSpec, log io.Writer) ([]R
 			return nil, err
 		}
 	}
+	// The tests' builds share the storage and the builder image, and may go on meanwhile.
 	unlock, err := binaries.Lock(filepath.Join(cache, "images.lock"), func() { p.logf("waiting for another run that builds images") })
 	if err != nil {
 		return nil, err
 	}
-	defer unlock()
 	buildah, err := newBuildah(ctx, root, cache, env)
+	unlock()
 	if err != nil {
 		return nil, err
 	}
+	unlock, err = binaries.Lock(filepath.Join(cache, "release.lock"), func() { p.logf("waiting for another run that builds a release") })
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
 	released := make([]ReleasedImage, len(productTargets))
 	for i, target := range productTargets {
 		released[i] = ReleasedImage{Target: target, Archive: filepath.Join(release.Output, "podtoken-"+target+"-"+release.Version+".oci.tar")}
