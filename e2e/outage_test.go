@@ -62,11 +62,13 @@ func TestCertificateRenewalAndRollout(t *testing.T) {
 	pods := n.stream(atLeast)
 
 	renewCertificate(t)
+	var after *corev1.Secret
 	eventually(t, time.Minute, "cert-manager has renewed the certificate", func(ctx context.Context) (bool, error) {
-		after, err := client.CoreV1().Secrets(releaseNamespace).Get(ctx, servingSecret, metav1.GetOptions{})
+		var err error
+		after, err = client.CoreV1().Secrets(releaseNamespace).Get(ctx, servingSecret, metav1.GetOptions{})
 		return err == nil && !bytes.Equal(after.Data["tls.crt"], before.Data["tls.crt"]), err
 	})
-	shared.serve(t, replicas, 2)
+	shared.serve(t, replicas, after.Data["tls.crt"])
 	atRenewal := pods.created.Load()
 
 	_, err = testCluster.Kubectl(ctx, nil, "-n", releaseNamespace, "rollout", "restart", "deployment/"+webhookDeployment)

@@ -2,8 +2,11 @@ package e2e
 
 import (
 	"context"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -92,14 +95,32 @@ func (w *world) lookAtFiles(t *testing.T) {
 	must(t, err, "annotating the webhook's pods")
 }
 
-// serve waits until the webhook's pods have taken certificates into use so many times.
-func (w *world) serve(t *testing.T, pods []corev1.Pod, times int) {
+// serve waits until the webhook's pods serve a certificate, which is known by its end: what is counted begins anew when a container
+// on a busy machine does.
+func (w *world) serve(t *testing.T, pods []corev1.Pod, certificate []byte) {
 	t.Helper()
+	block, _ := pem.Decode(certificate)
+	parsed, err := x509.ParseCertificate(block.Bytes)
+	must(t, err, "parsing the certificate")
 	w.lookAtFiles(t)
 	for _, pod := range pods {
+		metrics := ""
+		defer func() {
+			if t.Failed() {
+				log, err := w.client.CoreV1().Pods(releaseNamespace).GetLogs(pod.Name, &corev1.PodLogOptions{}).DoRaw(context.Background())
+				t.Logf("%s: want a certificate until %d; %s\nlog (%v): %s", pod.Name, parsed.NotAfter.Unix(), metrics, err, log)
+			}
+		}()
 		eventually(t, 3*time.Minute, pod.Name+" serves the new certificate", func(ctx context.Context) (bool, error) {
-			metrics, err := w.webhookMetrics(ctx, pod.Name)
-			return strings.Contains(metrics, fmt.Sprintf("podtoken_certificate_reloads_total{result=\"success\"} %d\n", times)), err
+			var err error
+			metrics, err = w.webhookMetrics(ctx, pod.Name)
+			for line := range strings.Lines(metrics) {
+				if value, ok := strings.CutPrefix(line, "podtoken_certificate_expiry_timestamp_seconds "); ok {
+					end, err := strconv.ParseFloat(strings.TrimSpace(value), 64)
+					return int64(end) == parsed.NotAfter.Unix(), err
+				}
+			}
+			return false, err
 		})
 	}
 }

@@ -78,7 +78,7 @@ func (w *world) certificateOfTheUser(t *testing.T) {
 	secret.Data = ca.issue(t)
 	_, err = secrets.Update(ctx, secret, metav1.UpdateOptions{})
 	must(t, err, "renewing the certificate")
-	w.serve(t, w.webhookPods(t), 2)
+	w.serve(t, w.webhookPods(t), secret.Data["tls.crt"])
 	pods.stop()
 
 	w.uninstall(t)
@@ -111,7 +111,7 @@ func (w *world) certificateOfItsOwn(t *testing.T) {
 	if !bytes.Equal(renewed.Data["ca.key"], first.Data["ca.key"]) {
 		t.Error("a new certificate came with a new CA")
 	}
-	w.serve(t, replicas, 2)
+	w.serve(t, replicas, renewed.Data["tls.crt"])
 
 	w.removeKey(t, "ca.key")
 	eventually(t, pollShort, "the new CA is trusted beside the old one", func(context.Context) (bool, error) {
@@ -124,7 +124,7 @@ func (w *world) certificateOfItsOwn(t *testing.T) {
 	if !strings.Contains(w.bundle(t), string(first.Data["ca.crt"])) {
 		t.Error("the old CA is not trusted any more, although pods still serve its certificate")
 	}
-	w.serve(t, replicas, 3)
+	w.serve(t, replicas, rotated.Data["tls.crt"])
 
 	w.upgradeKeepsTheBundle(t, func() { install("--set", "webhook.logLevel=debug") })
 
@@ -303,6 +303,11 @@ func (w *world) uninstall(t *testing.T, more ...string) {
 	_, err := w.cluster.Helm(t.Context(), "uninstall", cluster.Release, "--namespace", cluster.Namespace, "--wait", "--timeout", "3m")
 	must(t, err, "uninstalling the chart")
 	w.leftovers(t, more...)
+	// Helm does not wait for the pods, which drain; the next installation's must not be taken for them.
+	eventually(t, time.Minute, "the pods are gone", func(ctx context.Context) (bool, error) {
+		pods, err := w.client.CoreV1().Pods(releaseNamespace).List(ctx, metav1.ListOptions{})
+		return err == nil && len(pods.Items) == 0, err
+	})
 }
 
 // companyCA is the user's.
@@ -318,7 +323,7 @@ func newCompanyCA(t *testing.T) *companyCA {
 	must(t, err, "making a key")
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "example company CA"}, IsCA: true, BasicConstraintsValid: true,
-		KeyUsage: x509.KeyUsageCertSign, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		KeyUsage: x509.KeyUsageCertSign, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(2 * time.Hour),
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	must(t, err, "making a CA")
@@ -334,7 +339,7 @@ func (ca *companyCA) issue(t *testing.T) map[string][]byte {
 	must(t, err, "making a key")
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(time.Now().UnixNano()), DNSNames: []string{webhookDeployment + "." + releaseNamespace + ".svc"},
-		NotBefore: ca.certificate.NotBefore, NotAfter: ca.certificate.NotAfter, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+		NotBefore: ca.certificate.NotBefore, NotAfter: time.Now().Add(time.Hour), ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, ca.certificate, key.Public(), ca.key)
 	must(t, err, "making a certificate")
