@@ -392,9 +392,13 @@ func ptr[T any](v T) *T { return &v }
 
 func quantity(s string) resource.Quantity { return resource.MustParse(s) }
 
-// killSidecar ends the sidecar's process from outside, as the kernel would; the pod must share its process namespace.
-func (n *testNamespace) killSidecar(pod string) {
+// restartSidecar ends the sidecar's process for the first time, from outside, as the kernel would, and waits until it runs again;
+// the pod must share its process namespace.
+func (n *testNamespace) restartSidecar(pod string) {
 	n.t.Helper()
 	_, err := n.exec(pod, "app", probePath, "kill", api.SidecarBinary)
 	must(n.t, err, "killing the sidecar")
+	n.until(pod, "has restarted its sidecar", func(p *corev1.Pod) bool {
+		return p.Status.InitContainerStatuses[0].RestartCount > 0 && p.Status.InitContainerStatuses[0].State.Running != nil
+	})
 }

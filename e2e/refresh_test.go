@@ -167,10 +167,7 @@ func TestRestartedSidecarKeepsFreshTokens(t *testing.T) {
 	if pod.Status.InitContainerStatuses[0].RestartCount != 0 {
 		t.Fatal("the sidecar has restarted by itself")
 	}
-	n.killSidecar("pod")
-	n.until("pod", "has restarted its sidecar", func(p *corev1.Pod) bool {
-		return p.Status.InitContainerStatuses[0].RestartCount > 0 && p.Status.InitContainerStatuses[0].State.Running != nil
-	})
+	n.restartSidecar("pod")
 	eventually(t, pollShort, "the restarted sidecar has looked at the file", func(context.Context) (bool, error) {
 		log := n.logs("pod", api.ContainerName)
 		if strings.Contains(log, "Token written") {

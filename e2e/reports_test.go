@@ -10,6 +10,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/podtoken/podtoken/pkg/api"
 )
 
 // fileReport is what ./cmd/probe watch prints of one file.
@@ -58,7 +60,7 @@ func (r fileReport) firstAfter(moment time.Time, wanted func(seenToken) bool) (t
 const (
 	oursPod, kubeletsPod = "ours", "kubelets"
 	hour, short          = "hour", "short"
-	oursDir, kubeletsDir = "/var/run/secrets/podtoken.dev/", "/projected/"
+	oursDir, kubeletsDir = api.DefaultMountPath + "/", "/projected/"
 )
 
 // duel starts a pod of podtoken's and one with projected volumes, each with a token of an hour and one of ten minutes, and
@@ -119,7 +121,7 @@ func (n *testNamespace) judge(logs func(pod, containerName string) string) (ours
 	for _, name := range []string{hour, short} {
 		ours[oursDir+name].clean(n.t, "our token "+name)
 	}
-	if log := logs(oursPod, "podtoken"); strings.Contains(log, "eyJ") {
+	if log := logs(oursPod, api.ContainerName); strings.Contains(log, "eyJ") {
 		n.t.Errorf("the sidecar's log shows a token:\n%s", log)
 	}
 	return ours, kubelets

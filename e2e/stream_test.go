@@ -29,8 +29,7 @@ type stream struct {
 // stream creates pods, two every 150 ms, until it is stopped and there are at least so many.
 func (n *testNamespace) stream(atLeast int64) *stream {
 	n.t.Helper()
-	spec := podSpec()
-	spec.SchedulingGates = []corev1.PodSchedulingGate{{Name: "podtoken.test/never"}} // created, never run
+	spec := gated(serviceAccount) // created, never run
 	s := &stream{}
 	var (
 		mu       sync.Mutex

@@ -56,7 +56,7 @@ func TestNotify(t *testing.T) {
 	t.Parallel()
 	n := newNamespace(t, nil)
 	spec := podSpec(probePath, "listen", "8099")
-	spec.ShareProcessNamespace = ptr(true) // for killSidecar
+	spec.ShareProcessNamespace = ptr(true) // for restartSidecar
 	n.create("pod", annotations("audience.vault", "vault", "audience.billing", "billing",
 		"notify", "http://localhost:8099/reload", "metrics-port", metricsPort), spec)
 	n.ready("pod")
@@ -65,10 +65,7 @@ func TestNotify(t *testing.T) {
 	n.refresh("pod")
 	n.untilTold("pod", 2, want)
 
-	n.killSidecar("pod")
-	n.until("pod", "has restarted its sidecar", func(p *corev1.Pod) bool {
-		return p.Status.InitContainerStatuses[0].RestartCount > 0 && p.Status.InitContainerStatuses[0].State.Running != nil
-	})
+	n.restartSidecar("pod")
 	eventually(t, pollShort, "the restarted sidecar has kept both files", func(context.Context) (bool, error) {
 		return len(n.said("pod", "Token kept")) == 2 && n.metrics("pod") != nil, nil
 	})

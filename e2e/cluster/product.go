@@ -30,19 +30,11 @@ type ProductImage struct {
 // buildProductImages builds the product's images from the Dockerfile, if they were not built from the same sources
 // before.
 func buildProductImages(ctx context.Context, repoRoot string, logf func(format string, arguments ...any)) ([]ProductImage, error) {
-	root, err := findRepoRoot(repoRoot)
+	w, err := openWorkshop(ctx, repoRoot)
 	if err != nil {
 		return nil, err
 	}
-	cache, err := binaries.CacheDir()
-	if err != nil {
-		return nil, err
-	}
-	env, err := binaries.ReadGoEnv(ctx)
-	if err != nil {
-		return nil, err
-	}
-	tag, err := sourceHash(root, env.GOVERSION)
+	tag, err := sourceHash(w.root, w.env.GOVERSION)
 	if err != nil {
 		return nil, fmt.Errorf("reading the product's sources: %w", err)
 	}
@@ -52,7 +44,7 @@ func buildProductImages(ctx context.Context, repoRoot string, logf func(format s
 		built := ProductImage{
 			Target:  target,
 			Name:    imageRegistry + "/podtoken/" + target + ":" + tag,
-			Archive: filepath.Join(cache, "images", "product-"+target+"-"+tag+".tar"),
+			Archive: filepath.Join(w.cache, "images", "product-"+target+"-"+tag+".tar"),
 		}
 		images = append(images, built)
 		if _, err := os.Stat(built.Archive); err != nil {
@@ -63,22 +55,22 @@ func buildProductImages(ctx context.Context, repoRoot string, logf func(format s
 		logf("the product's images are built from these sources already")
 		return images, nil
 	}
-	unlock, err := binaries.Lock(filepath.Join(cache, "images.lock"), func() { logf("waiting for another run that builds images") })
+	unlock, err := w.lock("images", logf)
 	if err != nil {
 		return nil, err
 	}
 	defer unlock()
-	return images, buildProduct(ctx, root, cache, tag, env, images, logf)
+	return images, buildProduct(ctx, w, tag, images, logf)
 }
 
-func buildProduct(ctx context.Context, root, cache, tag string, env *binaries.GoEnv, images []ProductImage, logf func(string, ...any)) error {
+func buildProduct(ctx context.Context, w *workshop, tag string, images []ProductImage, logf func(string, ...any)) error {
 	start := time.Now()
 	logf("building the product's images from the Dockerfile")
-	buildah, err := newBuildah(ctx, root, cache, env)
+	buildah, err := w.newBuildah(ctx)
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(filepath.Join(cache, "images"), 0o750); err != nil {
+	if err := os.MkdirAll(filepath.Join(w.cache, "images"), 0o750); err != nil {
 		return err
 	}
 	group, ctx := errgroup.WithContext(ctx)
@@ -88,7 +80,7 @@ func buildProduct(ctx context.Context, root, cache, tag string, env *binaries.Go
 		}
 		group.Go(func() error {
 			err := buildah.Build(ctx, image.Build{
-				Context: root,
+				Context: w.root,
 				Target:  wanted.Target,
 				Name:    wanted.Name,
 				Args:    map[string]string{"VERSION": "v0.0.0-e2e." + tag},
@@ -103,18 +95,46 @@ func buildProduct(ctx context.Context, root, cache, tag string, env *binaries.Go
 		return err
 	}
 	logf("the product's images are built (%.1fs)", time.Since(start).Seconds())
-	return removeOldArchives(filepath.Join(cache, "images"))
+	return removeOldArchives(filepath.Join(w.cache, "images"))
+}
+
+// workshop is where the product's images are built.
+type workshop struct {
+	root  string // of the checkout
+	cache string
+	env   *binaries.GoEnv
+}
+
+func openWorkshop(ctx context.Context, repoRoot string) (*workshop, error) {
+	root, err := findRepoRoot(repoRoot)
+	if err != nil {
+		return nil, err
+	}
+	cache, err := binaries.CacheDir()
+	if err != nil {
+		return nil, err
+	}
+	env, err := binaries.ReadGoEnv(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &workshop{root, cache, env}, nil
+}
+
+// lock keeps other runs from building the same: "images", or "release".
+func (w *workshop) lock(what string, logf func(string, ...any)) (unlock func(), err error) {
+	return binaries.Lock(filepath.Join(w.cache, what+".lock"), func() { logf("waiting for another run that builds the same (%s)", what) })
 }
 
 // newBuildah returns a buildah that has what the product's Dockerfile needs.
-func newBuildah(ctx context.Context, root, cache string, env *binaries.GoEnv) (*image.Buildah, error) {
+func (w *workshop) newBuildah(ctx context.Context) (*image.Buildah, error) {
 	// The build itself has no network: it takes the modules from the cache of this machine.
 	download := exec.CommandContext(ctx, "go", "mod", "download")
-	download.Dir, download.Env = root, append(os.Environ(), "GOWORK=off")
+	download.Dir, download.Env = w.root, append(os.Environ(), "GOWORK=off")
 	if out, err := download.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("downloading the product's modules: %w\n%s", err, out)
 	}
-	buildah, err := image.NewBuildah(ctx, cache, env)
+	buildah, err := image.NewBuildah(ctx, w.cache, w.env)
 	if err != nil {
 		return nil, fmt.Errorf("preparing the builder image: %w", err)
 	}

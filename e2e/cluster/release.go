@@ -40,15 +40,7 @@ func ReleaseImages(ctx context.Context, release ReleaseSpec, log io.Writer) ([]R
 	if err := binaries.EnsureSystem(ctx, false, p.logf); err != nil {
 		return nil, err
 	}
-	root, err := findRepoRoot(release.RepoRoot)
-	if err != nil {
-		return nil, err
-	}
-	cache, err := binaries.CacheDir()
-	if err != nil {
-		return nil, err
-	}
-	env, err := binaries.ReadGoEnv(ctx)
+	w, err := openWorkshop(ctx, release.RepoRoot)
 	if err != nil {
 		return nil, err
 	}
@@ -58,16 +50,16 @@ func ReleaseImages(ctx context.Context, release ReleaseSpec, log io.Writer) ([]R
 		}
 	}
 	// The tests' builds share the storage and the builder image, and may go on meanwhile.
-	unlock, err := binaries.Lock(filepath.Join(cache, "images.lock"), func() { p.logf("waiting for another run that builds images") })
+	unlock, err := w.lock("images", p.logf)
 	if err != nil {
 		return nil, err
 	}
-	buildah, err := newBuildah(ctx, root, cache, env)
+	buildah, err := w.newBuildah(ctx)
 	unlock()
 	if err != nil {
 		return nil, err
 	}
-	unlock, err = binaries.Lock(filepath.Join(cache, "release.lock"), func() { p.logf("waiting for another run that builds a release") })
+	unlock, err = w.lock("release", p.logf)
 	if err != nil {
 		return nil, err
 	}
@@ -75,7 +67,7 @@ func ReleaseImages(ctx context.Context, release ReleaseSpec, log io.Writer) ([]R
 	released := make([]ReleasedImage, len(productTargets))
 	for i, target := range productTargets {
 		released[i] = ReleasedImage{Target: target, Archive: filepath.Join(release.Output, "podtoken-"+target+"-"+release.Version+".oci.tar")}
-		if err := release.build(ctx, buildah, root, &released[i]); err != nil {
+		if err := release.build(ctx, buildah, w.root, &released[i]); err != nil {
 			return nil, fmt.Errorf("image %q: %w", target, err)
 		}
 		p.logf("%s is built and read back: %s", filepath.Base(released[i].Archive), released[i].Digest)
