@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -106,23 +107,21 @@ func NewCertificate(directory string, registry prometheus.Registerer, logger *sl
 			return []any{"serial", pair.Leaf.SerialNumber.Text(16), "notAfter", pair.Leaf.NotAfter}
 		},
 	}, registry, logger)}
-	registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "podtoken_certificate_start_timestamp_seconds",
-		Help: "Unix time from which the serving certificate in use is valid; 0 before the first one was read. With the expiry it tells the lifetime.",
-	}, func() float64 {
-		if pair := c.Current(); pair != nil {
-			return float64(pair.Leaf.NotBefore.Unix())
-		}
-		return 0
-	}), prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "podtoken_certificate_expiry_timestamp_seconds",
-		Help: "Unix time at which the serving certificate in use expires; 0 before the first one was read.",
-	}, func() float64 {
-		if pair := c.Current(); pair != nil {
-			return float64(pair.Leaf.NotAfter.Unix())
-		}
-		return 0
-	}))
+	moment := func(name, help string, of func(*x509.Certificate) time.Time) prometheus.Collector {
+		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, func() float64 {
+			if pair := c.Current(); pair != nil {
+				return float64(of(pair.Leaf).Unix())
+			}
+			return 0
+		})
+	}
+	registry.MustRegister(
+		moment("podtoken_certificate_start_timestamp_seconds",
+			"Unix time from which the serving certificate in use is valid; 0 before the first one was read. With the expiry it tells the lifetime.",
+			func(leaf *x509.Certificate) time.Time { return leaf.NotBefore }),
+		moment("podtoken_certificate_expiry_timestamp_seconds",
+			"Unix time at which the serving certificate in use expires; 0 before the first one was read.",
+			func(leaf *x509.Certificate) time.Time { return leaf.NotAfter }))
 	return c
 }
 
