@@ -2,7 +2,6 @@ package admission
 
 import (
 	"bytes"
-	"encoding/json"
 	"io"
 	"log/slog"
 	"net/http"
@@ -15,8 +14,8 @@ import (
 var shapeNames = []string{"minimal", "typical", "large"}
 
 // BenchmarkHandler measures the handler alone. "x-null" compares it, in the same run, to a handler that reads the body,
-// checks that it is JSON and sends as many bytes: the least that any webhook does. The ratio holds from one machine to
-// another better than times do.
+// finds the uid and sends as many bytes: the least that any webhook does. The ratio holds from one machine to another
+// better than times do.
 func BenchmarkHandler(b *testing.B) {
 	for _, name := range shapeNames {
 		b.Run(name, func(b *testing.B) {
@@ -69,10 +68,8 @@ func benchmarkHandlers(b *testing.B, name string) (body []byte, ours, null http.
 		b.Fatalf("not injected: %s", answer)
 	}
 	return body, h, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		buffer := h.buffers.get()
-		defer h.buffers.put(buffer)
-		_, _ = buffer.ReadFrom(r.Body)
-		if json.Valid(buffer.Bytes()) {
+		body, _ := readBody(w, r, DefaultMaxRequestBytes)
+		if bytes.Contains(body, []byte(`"uid":`)) {
 			_, _ = w.Write(answer)
 		}
 	})

@@ -10,42 +10,46 @@ import (
 )
 
 const (
-	// expectedBytes is enough for nearly every review; buffers grow beyond it when needed.
-	expectedBytes = 32 << 10
-	// pooledBytes is the largest buffer that is kept for the next review.
+	// expectedBytes is enough for nearly every answer; buffers grow beyond it when needed.
+	expectedBytes = 16 << 10
+	// pooledBytes is the largest buffer that is kept for the next answer.
 	pooledBytes = 1 << 20
+	// trustedBytes is the largest body for which there is memory before it has arrived.
+	trustedBytes = 1 << 20
 )
 
-// bufferPool holds the buffers of bodies and of answers.
+// bufferPool holds the buffers of answers.
 type bufferPool struct{ pool sync.Pool }
 
-func (p *bufferPool) get() *bytes.Buffer {
-	if buffer, ok := p.pool.Get().(*bytes.Buffer); ok {
+func (p *bufferPool) get() *[]byte {
+	if buffer, ok := p.pool.Get().(*[]byte); ok {
 		return buffer
 	}
-	return bytes.NewBuffer(make([]byte, 0, expectedBytes))
+	buffer := make([]byte, 0, expectedBytes)
+	return &buffer
 }
 
-func (p *bufferPool) put(buffer *bytes.Buffer) {
-	if buffer.Cap() <= pooledBytes {
-		buffer.Reset()
+func (p *bufferPool) put(buffer *[]byte) {
+	if cap(*buffer) <= pooledBytes {
+		*buffer = (*buffer)[:0]
 		p.pool.Put(buffer)
 	}
 }
 
-// readBody reads at most limit bytes; more are an *http.MaxBytesError. A length that the client announces is only
-// trusted up to pooledBytes before that much has arrived.
-func readBody(w http.ResponseWriter, r *http.Request, into *bytes.Buffer, limit int64) error {
+// readBody reads at most limit bytes; more are an *http.MaxBytesError. The memory is not used again: strings of the review
+// are parts of it, and pods must not get into each other's answers by a mistake of ours.
+func readBody(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error) {
 	if r.ContentLength > limit {
-		return &http.MaxBytesError{Limit: limit}
+		return nil, &http.MaxBytesError{Limit: limit}
 	}
+	var body bytes.Buffer
 	if r.ContentLength > 0 {
-		into.Grow(int(min(r.ContentLength, pooledBytes-bytes.MinRead)) + bytes.MinRead)
+		body.Grow(int(min(r.ContentLength, trustedBytes)) + bytes.MinRead)
 	}
-	if _, err := into.ReadFrom(http.MaxBytesReader(w, r.Body, limit)); err != nil {
-		return fmt.Errorf("reading the body: %w", err)
+	if _, err := body.ReadFrom(http.MaxBytesReader(w, r.Body, limit)); err != nil {
+		return nil, fmt.Errorf("reading the body: %w", err)
 	}
-	return nil
+	return body.Bytes(), nil
 }
 
 // timeBudget returns how long a review may take: nine tenths of the API server's own timeout, which it sends along as

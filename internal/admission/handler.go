@@ -2,7 +2,6 @@ package admission
 
 import (
 	"cmp"
-	"encoding/json"
 	"errors"
 	"log/slog"
 	"mime"
@@ -11,6 +10,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/podtoken/podtoken/internal/jsonread"
 	"github.com/podtoken/podtoken/internal/policy"
 	"github.com/podtoken/podtoken/pkg/api"
 	"github.com/podtoken/podtoken/pkg/mutate"
@@ -113,9 +113,8 @@ func (h *Handler) decideRequest(w http.ResponseWriter, r *http.Request, deadline
 	if !isJSON(r.Header.Get("Content-Type")) {
 		return httpError(http.StatusUnsupportedMediaType, api.ReasonMalformed, "the content type must be application/json")
 	}
-	body := h.buffers.get()
-	defer h.buffers.put(body)
-	if err := readBody(w, r, body, h.config.MaxRequestBytes); err != nil {
+	body, err := readBody(w, r, h.config.MaxRequestBytes)
+	if err != nil {
 		if tooLarge, ok := errors.AsType[*http.MaxBytesError](err); ok {
 			return httpError(http.StatusRequestEntityTooLarge, api.ReasonTooLarge,
 				"the body is larger than "+strconv.FormatInt(tooLarge.Limit, 10)+" bytes (--max-request-bytes)")
@@ -128,10 +127,10 @@ func (h *Handler) decideRequest(w http.ResponseWriter, r *http.Request, deadline
 	if time.Now().After(deadline) {
 		return httpError(http.StatusServiceUnavailable, api.ReasonDeadline, "the review's time was over before it could be decided")
 	}
-	return h.decide(body.Bytes())
+	return h.decide(body)
 }
 
-// decide decodes a review and decides. It returns nothing that aliases the body.
+// decide reads a review and decides. The verdict has parts of the body.
 func (h *Handler) decide(body []byte) (v verdict) {
 	defer func() {
 		if value := recover(); value != nil {
@@ -140,11 +139,11 @@ func (h *Handler) decide(body []byte) (v verdict) {
 	}()
 
 	var in review
-	err := json.Unmarshal(body, &in)
-	if syntax, ok := errors.AsType[*json.SyntaxError](err); ok {
-		return httpError(http.StatusBadRequest, api.ReasonMalformed, describeJSON(syntax))
+	err := jsonread.Document(body, func(r *jsonread.Reader) { in = readReview(r) })
+	if syntax, ok := errors.AsType[*jsonread.SyntaxError](err); ok {
+		return httpError(http.StatusBadRequest, api.ReasonMalformed, syntax.Error())
 	}
-	// Any other error leaves the rest of the review decoded.
+	// Any other error leaves the rest of the review read.
 	v.request = in.Request
 	switch r := &v.request; {
 	case in.Kind != reviewKind || in.APIVersion != reviewAPIVersion:
@@ -155,7 +154,7 @@ func (h *Handler) decide(body []byte) (v verdict) {
 	case !r.isPod():
 		return v.with(mutate.Result{Outcome: api.OutcomeSkipped, Reason: api.ReasonNotAPod})
 	case err != nil:
-		return v.malformed(describeJSON(err))
+		return v.malformed(err.Error())
 	case r.Object == nil && r.Operation == "CREATE":
 		return v.malformed("the review has no request.object")
 	case r.Namespace == "":

@@ -1,10 +1,7 @@
 package admission
 
 import (
-	"encoding/json"
-	"errors"
-	"fmt"
-
+	"github.com/podtoken/podtoken/internal/jsonread"
 	"github.com/podtoken/podtoken/pkg/mutate"
 )
 
@@ -16,35 +13,27 @@ const (
 
 // review is an AdmissionReview request with the fields that are needed, and no others.
 type review struct {
-	APIVersion string  `json:"apiVersion"`
-	Kind       string  `json:"kind"`
-	Request    request `json:"request"`
+	APIVersion string
+	Kind       string
+	Request    request
 }
 
 type request struct {
-	UID         string           `json:"uid"`
-	Kind        groupVersionKind `json:"kind"`
-	Resource    groupResource    `json:"resource"`
-	SubResource string           `json:"subResource"`
+	UID         string
+	Kind        groupVersionKind
+	Resource    groupResource
+	SubResource string
 	// Name is empty when the API server is going to generate it.
-	Name      string      `json:"name"`
-	Namespace string      `json:"namespace"`
-	Operation string      `json:"operation"`
-	DryRun    bool        `json:"dryRun"`
-	Object    *mutate.Pod `json:"object"`
+	Name      string
+	Namespace string
+	Operation string
+	DryRun    bool
+	Object    *mutate.Pod
 }
 
-type groupVersionKind struct {
-	Group   string `json:"group"`
-	Version string `json:"version"`
-	Kind    string `json:"kind"`
-}
+type groupVersionKind struct{ Group, Version, Kind string }
 
-type groupResource struct {
-	Group    string `json:"group"`
-	Version  string `json:"version"`
-	Resource string `json:"resource"`
-}
+type groupResource struct{ Group, Version, Resource string }
 
 // isPod tells whether the request is about a pod itself, in the version that mutate.Pod has the shape of. The API server
 // converts to the version in the webhook's rules, so anything else comes from a configuration that was edited.
@@ -54,45 +43,64 @@ func (r *request) isPod() bool {
 		r.SubResource == ""
 }
 
-// describeJSON tells what is wrong with a body, and where, without repeating any of it: pods hold secrets.
-func describeJSON(err error) string {
-	if syntax, ok := errors.AsType[*json.SyntaxError](err); ok {
-		return fmt.Sprintf("invalid JSON at byte %d", syntax.Offset)
-	}
-	if mismatch, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
-		return fmt.Sprintf("field %q has a value that is not a %s", mismatch.Field, mismatch.Type)
-	}
-	return "a value that cannot be decoded"
+// readReview reads a review. Its strings are parts of the reader's document.
+func readReview(r *jsonread.Reader) (in review) {
+	r.Object(func(name string) {
+		switch name {
+		case "apiVersion":
+			in.APIVersion = r.String()
+		case "kind":
+			in.Kind = r.String()
+		case "request":
+			in.Request = readRequest(r)
+		default:
+			r.Skip()
+		}
+	})
+	return in
 }
 
-// reviewAnswer is an AdmissionReview response.
-type reviewAnswer struct {
-	APIVersion string   `json:"apiVersion"`
-	Kind       string   `json:"kind"`
-	Response   response `json:"response"`
+func readRequest(r *jsonread.Reader) (in request) {
+	r.Object(func(name string) {
+		switch name {
+		case "uid":
+			in.UID = r.String()
+		case "kind":
+			in.Kind.Group, in.Kind.Version, in.Kind.Kind = readNames(r, "kind")
+		case "resource":
+			in.Resource.Group, in.Resource.Version, in.Resource.Resource = readNames(r, "resource")
+		case "subResource":
+			in.SubResource = r.String()
+		case "name":
+			in.Name = r.String()
+		case "namespace":
+			in.Namespace = r.String()
+		case "operation":
+			in.Operation = r.String()
+		case "dryRun":
+			in.DryRun = r.Bool()
+		case "object":
+			in.Object = mutate.ReadPod(r)
+		default:
+			r.Skip()
+		}
+	})
+	return in
 }
 
-type response struct {
-	UID       string  `json:"uid"`
-	Allowed   bool    `json:"allowed"`
-	Status    *status `json:"status,omitempty"`
-	Patch     []byte  `json:"patch,omitempty"`
-	PatchType string  `json:"patchType,omitempty"`
-	// AuditAnnotations end up in the API server's audit log, with the webhook's name in front.
-	AuditAnnotations auditAnnotations `json:"auditAnnotations"`
-	Warnings         []string         `json:"warnings,omitempty"`
-}
-
-// status of a denial. The API server puts `admission webhook "..." denied the request: ` in front of Message.
-type status struct {
-	Code    int    `json:"code"`
-	Reason  string `json:"reason"`
-	Message string `json:"message"`
-}
-
-type auditAnnotations struct {
-	Outcome string `json:"outcome"`
-	Reason  string `json:"reason"`
-	// Tokens are the names of the pod's tokens, with commas between.
-	Tokens string `json:"tokens,omitempty"`
+// readNames reads a GroupVersionKind or a GroupVersionResource.
+func readNames(r *jsonread.Reader, thirdField string) (group, version, third string) {
+	r.Object(func(name string) {
+		switch name {
+		case "group":
+			group = r.String()
+		case "version":
+			version = r.String()
+		case thirdField:
+			third = r.String()
+		default:
+			r.Skip()
+		}
+	})
+	return group, version, third
 }

@@ -1,16 +1,12 @@
 package admission
 
 import (
-	"encoding/json"
 	"fmt"
 	"log/slog"
 	"net/http"
 	"runtime"
 	"runtime/debug"
 	"strconv"
-	"strings"
-
-	"gomodules.xyz/jsonpatch/v2"
 
 	"github.com/podtoken/podtoken/pkg/api"
 	"github.com/podtoken/podtoken/pkg/mutate"
@@ -49,7 +45,7 @@ func (v verdict) malformed(problem string) verdict {
 	return v
 }
 
-// with returns the answer that carries a decision. It panics when the patch cannot be encoded.
+// with returns the answer that carries a decision.
 func (v verdict) with(result mutate.Result) verdict {
 	v.httpStatus, v.outcome, v.reason = http.StatusOK, result.Outcome, result.Reason
 	v.warnings = result.Warnings
@@ -61,9 +57,8 @@ func (v verdict) with(result mutate.Result) verdict {
 		v.code, v.message = http.StatusForbidden, result.Message
 	case !v.allowed(): // it was called wrongly
 		v.code, v.message = http.StatusInternalServerError, "podtoken: "+result.Message
-	case len(result.Operations) > 0:
-		v.patch = encodePatch(result.Operations)
 	}
+	v.patch = result.Patch
 	return v
 }
 
@@ -97,51 +92,12 @@ func (h *Handler) send(w http.ResponseWriter, v verdict) verdict {
 		http.Error(w, v.message, v.httpStatus)
 		return v
 	}
-	answer := reviewAnswer{
-		APIVersion: reviewAPIVersion,
-		Kind:       reviewKind,
-		Response: response{
-			UID:     v.request.UID,
-			Allowed: v.allowed(),
-			AuditAnnotations: auditAnnotations{
-				Outcome: string(v.outcome),
-				Reason:  string(v.reason),
-				Tokens:  strings.Join(v.tokens, ","),
-			},
-			Warnings: v.warnings,
-		},
-	}
-	if !answer.Response.Allowed {
-		answer.Response.Status = &status{Code: v.code, Reason: string(v.reason), Message: v.message}
-	}
-	if len(v.patch) > 0 { // the API server refuses one without the other
-		answer.Response.Patch, answer.Response.PatchType = v.patch, "JSONPatch"
-	}
 	buffer := h.buffers.get()
 	defer h.buffers.put(buffer)
-	if err := json.NewEncoder(buffer).Encode(&answer); err != nil {
-		v = h.panicked(request{}, err) // only strings and bytes: cannot happen
-		http.Error(w, v.message, v.httpStatus)
-		return v
-	}
+	*buffer = appendAnswer(*buffer, &v)
 	header := w.Header()
 	header.Set("Content-Type", "application/json")
-	header.Set("Content-Length", strconv.Itoa(buffer.Len()))
-	_, _ = w.Write(buffer.Bytes()) // a client that is gone needs no answer
+	header.Set("Content-Length", strconv.Itoa(len(*buffer)))
+	_, _ = w.Write(*buffer) // a client that is gone needs no answer
 	return v
-}
-
-// operation is jsonpatch.Operation without its methods: its MarshalJSON encodes everything twice.
-type operation jsonpatch.Operation
-
-func encodePatch(operations []jsonpatch.Operation) []byte {
-	plain := make([]operation, len(operations))
-	for i := range operations {
-		plain[i] = operation(operations[i])
-	}
-	patch, err := json.Marshal(plain)
-	if err != nil {
-		panic(err)
-	}
-	return patch
 }

@@ -51,17 +51,17 @@ func Mutate(in Input) Result {
 		return deny(problems)
 	}
 	result := Result{
-		Outcome:    api.OutcomeInjected,
-		Reason:     api.ReasonSidecar,
-		Message:    fmt.Sprintf("injected (tokens: %d, containers: %d)", len(p.tokens), p.mounted()),
-		Warnings:   p.warnings(),
-		Operations: p.operations(),
-		Tokens:     p.tokens,
+		Outcome:  api.OutcomeInjected,
+		Reason:   api.ReasonSidecar,
+		Message:  fmt.Sprintf("injected (tokens: %d, containers: %d)", len(p.tokens), p.mounted()),
+		Warnings: p.warnings(),
+		Patch:    p.patch(),
+		Tokens:   p.tokens,
 	}
 	if req.projected {
 		result.Reason = api.ReasonProjected
 	}
-	if len(result.Operations) == 0 {
+	if len(result.Patch) == 0 {
 		result.Outcome, result.Reason, result.Message = api.OutcomeUnchanged, api.ReasonAlreadyInjected, "the pod has everything already"
 	}
 	return result
@@ -100,17 +100,17 @@ func badSwitch(pod *Pod) bool {
 
 // windows names the field that binds the pod to Windows; empty when none does.
 func windows(spec *Spec) string {
-	if spec.OS != nil && spec.OS.Name == corev1.Windows {
+	if spec.OS == string(corev1.Windows) {
 		return `spec.os.name "windows"`
 	}
 	if spec.NodeSelector[corev1.LabelOSStable] == string(corev1.Windows) {
 		return "spec.nodeSelector " + corev1.LabelOSStable + `: "windows"`
 	}
-	if spec.Affinity == nil || spec.Affinity.NodeAffinity == nil || spec.Affinity.NodeAffinity.Required == nil {
+	if spec.RequiredNodeAffinity == nil {
 		return ""
 	}
 	// Terms are alternatives, the expressions of a term hold together: every term must demand Windows and nothing else.
-	terms := spec.Affinity.NodeAffinity.Required.NodeSelectorTerms
+	terms := spec.RequiredNodeAffinity.NodeSelectorTerms
 	demands := func(term corev1.NodeSelectorTerm) bool {
 		return slices.ContainsFunc(term.MatchExpressions, func(e corev1.NodeSelectorRequirement) bool {
 			return e.Key == corev1.LabelOSStable && e.Operator == corev1.NodeSelectorOpIn && len(e.Values) == 1 && e.Values[0] == string(corev1.Windows)

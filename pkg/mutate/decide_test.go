@@ -121,14 +121,14 @@ func TestMutateOutcome(t *testing.T) {
 			if got.Outcome == "Denied" != strings.HasPrefix(got.Message, "podtoken: ") {
 				t.Errorf("only denials begin with the product's name, got %q", got.Message)
 			}
-			if got.Outcome != "Injected" && (len(got.Operations) > 0 || len(got.Tokens) > 0) {
-				t.Errorf("got operations %v and tokens %v", got.Operations, got.Tokens)
+			if got.Outcome != "Injected" && (got.Patch != nil || len(got.Tokens) > 0) {
+				t.Errorf("got the patch %s and tokens %v", got.Patch, got.Tokens)
 			}
 			if got.Outcome != "Injected" {
 				return
 			}
 			// Row 11: the same pod, injected.
-			in.Pod = decodePod(t, applyOperations(t, []byte(test.pod), got))
+			in.Pod = decodePod(t, applyJSON(t, []byte(test.pod), got.Patch))
 			again := Mutate(in)
 			if again.Outcome != "Unchanged" || again.Reason != "AlreadyInjected" {
 				t.Errorf("the second call gives %s %s (%s), want Unchanged AlreadyInjected", again.Outcome, again.Reason, again.Message)
@@ -175,7 +175,7 @@ func TestWindows(t *testing.T) {
 	}
 }
 
-// TestPodDecodingErrors: what is not a pod at all is an error of encoding/json, for the caller to answer.
+// TestPodDecodingErrors: what is not a pod at all is an error, for the caller to answer.
 func TestPodDecodingErrors(t *testing.T) {
 	for name, pod := range map[string]string{
 		"annotation is a number":    `{"metadata": {"annotations": {"podtoken.dev/audience": 1}}}`,

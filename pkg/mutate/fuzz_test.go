@@ -216,7 +216,7 @@ func checkMutate(t *testing.T, cfg *Config, data []byte) api.Outcome {
 	if got.Outcome != api.OutcomeInjected {
 		return got.Outcome
 	}
-	after := applyOperations(t, data, got)
+	after := applyJSON(t, data, got.Patch)
 	checkOnlyAdded(t, data, after)
 	in.Pod = decodePod(t, after)
 	checkSecondRun(t, in)
@@ -239,7 +239,7 @@ func checkLaterContainer(t *testing.T, in Input, injected []byte) {
 	if got.Outcome == api.OutcomeDenied {
 		t.Fatalf("containers were added, and the pod is denied: %s", got.Message)
 	}
-	after := applyOperations(t, changed, got)
+	after := applyJSON(t, changed, got.Patch)
 	checkOnlyAdded(t, changed, after)
 	in.Pod = decodePod(t, after)
 	checkSecondRun(t, in)

@@ -39,7 +39,7 @@ func (p *plan) newIdentity() identity {
 	id := identity{user: p.defaultUser(), mode: "0444", seLinux: p.commonSELinux()}
 	if user, common := p.commonUser(); common {
 		id.user, id.mode = &user, "0400"
-	} else if sc := p.pod.Spec.SecurityContext; sc != nil && sc.FSGroup != nil {
+	} else if p.pod.Spec.SecurityContext.FSGroup != nil {
 		id.mode = "0440"
 	}
 	return id
@@ -50,7 +50,7 @@ func (p *plan) newIdentity() identity {
 // there already.
 func (p *plan) candidates(seLinux *corev1.SELinuxOptions, existing *int64) []identity {
 	now := p.newIdentity()
-	if seLinux == nil || slices.ContainsFunc(p.members, func(m member) bool { return m.reads && sameSELinux(m.seLinux(), seLinux) }) {
+	if seLinux == nil || slices.ContainsFunc(p.members, func(m member) bool { return m.reads && sameSELinux(m.SecurityContext.SELinuxOptions, seLinux) }) {
 		now.seLinux = seLinux
 	}
 	all := []identity{now}
@@ -68,7 +68,7 @@ func (p *plan) candidates(seLinux *corev1.SELinuxOptions, existing *int64) []ide
 }
 
 func (p *plan) defaultUser() *int64 {
-	if sc := p.pod.Spec.SecurityContext; p.cfg.Sidecar.RunAsUser == nil && sc != nil && sc.RunAsUser != nil && *sc.RunAsUser == 0 {
+	if user := p.pod.Spec.SecurityContext.RunAsUser; p.cfg.Sidecar.RunAsUser == nil && user != nil && *user == 0 {
 		user := int64(fallbackUser)
 		return &user
 	}
@@ -99,20 +99,10 @@ func (p *plan) explicitUser(m member) (user int64, ok bool) {
 }
 
 func (p *plan) runAsUser(m member) *int64 {
-	if m.SecurityContext != nil && m.SecurityContext.RunAsUser != nil {
+	if m.SecurityContext.RunAsUser != nil {
 		return m.SecurityContext.RunAsUser
 	}
-	if p.pod.Spec.SecurityContext != nil {
-		return p.pod.Spec.SecurityContext.RunAsUser
-	}
-	return nil
-}
-
-func (m member) seLinux() *corev1.SELinuxOptions {
-	if m.SecurityContext == nil {
-		return nil
-	}
-	return m.SecurityContext.SELinuxOptions
+	return p.pod.Spec.SecurityContext.RunAsUser
 }
 
 // commonSELinux returns the container-level options that all readers have, nil when they differ.
@@ -123,8 +113,8 @@ func (p *plan) commonSELinux() *corev1.SELinuxOptions {
 		switch {
 		case !m.reads:
 		case first:
-			common, first = m.seLinux(), false
-		case !sameSELinux(common, m.seLinux()):
+			common, first = m.SecurityContext.SELinuxOptions, false
+		case !sameSELinux(common, m.SecurityContext.SELinuxOptions):
 			return nil
 		}
 	}
@@ -167,12 +157,12 @@ func (p *plan) canRead(m member, mode string) bool {
 	if err != nil || bits&0o004 != 0 {
 		return true
 	}
-	sc := p.pod.Spec.SecurityContext
-	if bits&0o040 != 0 && sc != nil && sc.FSGroup != nil {
+	sc := &p.pod.Spec.SecurityContext
+	if bits&0o040 != 0 && sc.FSGroup != nil {
 		return true
 	}
 	owner := p.identity.user
-	if owner == nil && sc != nil {
+	if owner == nil {
 		owner = sc.RunAsUser
 	}
 	user := p.runAsUser(m)

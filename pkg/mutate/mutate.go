@@ -1,10 +1,6 @@
 package mutate
 
-import (
-	"gomodules.xyz/jsonpatch/v2"
-
-	"github.com/podtoken/podtoken/pkg/api"
-)
+import "github.com/podtoken/podtoken/pkg/api"
 
 // Input is one admission request for a pod.
 type Input struct {
@@ -32,8 +28,8 @@ type Result struct {
 	Message string
 	// Warnings are for the pod's author, one sentence each, without duplicates. Denials have none.
 	Warnings []string
-	// Operations is the JSON Patch; empty unless the outcome is Injected. They are to be applied in this order.
-	Operations []jsonpatch.Operation
+	// Patch is the JSON Patch (RFC 6902); empty unless the outcome is Injected.
+	Patch []byte
 	// Tokens of the pod, sorted by name; set when the outcome is Injected or Unchanged.
 	Tokens []api.TokenSpec
 }

@@ -1,38 +1,39 @@
 package mutate
 
 import (
-	"encoding/json"
 	"path"
 	"slices"
 	"strconv"
 	"strings"
 
-	"gomodules.xyz/jsonpatch/v2"
+	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/podtoken/podtoken/pkg/api"
 )
 
-// envVar and volumeMount are what the user's containers get.
-type envVar struct {
-	Name  string `json:"name"`
-	Value string `json:"value"`
-}
+// Names of ours as segments of JSON pointers (RFC 6901).
+var (
+	labelInjectedPath = "/metadata/labels/" + escape(api.LabelInjected)
+	statusPath        = "/metadata/annotations/" + escape(api.AnnotationStatus)
+	safeToEvictPath   = "/metadata/annotations/" + escape(api.AnnotationSafeToEvict)
+)
 
-type volumeMount struct {
-	Name      string `json:"name"`
-	MountPath string `json:"mountPath"`
-	ReadOnly  bool   `json:"readOnly"`
-}
+const (
+	initContainersPath = "/spec/" + initContainersField
 
-// operations is the patch of a settled plan without conflicts: explicit operations for what is missing. An array or map
-// that is absent, null or empty is added as a whole, else single elements are. The only "remove" is that of our own
-// container, which is added again at the front.
-func (p *plan) operations() []jsonpatch.Operation {
-	ops := make(operations, 0, 8+2*len(p.members))
-	p.patchMetadata(&ops)
-	p.patchVolumes(&ops)
-	shift := p.patchSidecar(&ops)
-	mount := volumeMount{Name: api.VolumeTokens, MountPath: p.req.mountPath, ReadOnly: true}
+	// Enough for nearly every patch: one without containers, and what each of them adds.
+	patchBytes          = 4 << 10
+	patchBytesPerMember = 300
+)
+
+// patch returns the JSON Patch of a settled plan without conflicts: explicit operations for what is missing, nil for none.
+// An array or map that is absent, null or empty is added as a whole, else single elements are. The only "remove" is that
+// of our own container, which is added again at the front.
+func (p *plan) patch() []byte {
+	w := &patchWriter{buf: make([]byte, 0, patchBytes+patchBytesPerMember*len(p.members))}
+	p.patchMetadata(w)
+	p.patchVolumes(w)
+	shift := p.patchSidecar(w)
 	for _, m := range p.members {
 		if !m.selected {
 			continue
@@ -41,35 +42,26 @@ func (p *plan) operations() []jsonpatch.Operation {
 		if m.list == initContainersField {
 			index = shift(index)
 		}
-		at := "/spec/" + m.list + "/" + strconv.Itoa(index)
-		var missing []envVar
-		for _, t := range p.req.tokens {
-			if t.env != "" && m.envIndex(t.env) < 0 {
-				missing = append(missing, envVar{t.env, t.file})
-			}
-		}
-		appendTo(&ops, at+"/env", len(m.Env), missing)
-		if !m.hasMount(p.req.mountPath) {
-			appendTo(&ops, at+"/volumeMounts", len(m.VolumeMounts), []volumeMount{mount})
-		}
+		p.patchMember(w, m, "/spec/"+m.list+"/"+strconv.Itoa(index))
 	}
-	return ops
+	return w.done()
 }
 
-type operations []jsonpatch.Operation
-
-func (ops *operations) add(pointer string, value any) {
-	*ops = append(*ops, jsonpatch.NewOperation("add", pointer, value))
-}
-
-// appendTo adds elements at the end of an array that has so many already.
-func appendTo[T any](ops *operations, pointer string, length int, elements []T) {
-	if length == 0 && len(elements) > 0 {
-		ops.add(pointer, elements)
-		return
+// patchMember gives a container at the path its variables and its mount.
+func (p *plan) patchMember(w *patchWriter, m member, at string) {
+	variables := w.list(at, "/env", len(m.Env))
+	for _, t := range p.req.tokens {
+		if t.env != "" && m.envIndex(t.env) < 0 {
+			variables.element()
+			w.text(`{"name":`).quoted(t.env).text(`,"value":`).quoted(t.file).text(`}`)
+		}
 	}
-	for _, element := range elements {
-		ops.add(pointer+"/-", element)
+	variables.end()
+	if !m.hasMount(p.req.mountPath) {
+		mounts := w.list(at, "/volumeMounts", len(m.VolumeMounts))
+		mounts.element()
+		w.text(`{"name":"` + api.VolumeTokens + `","mountPath":`).quoted(p.req.mountPath).text(`,"readOnly":true}`)
+		mounts.end()
 	}
 }
 
@@ -80,16 +72,16 @@ func (m member) hasMount(mountPath string) bool {
 	})
 }
 
-func (p *plan) patchMetadata(ops *operations) {
+func (p *plan) patchMetadata(w *patchWriter) {
 	meta := &p.pod.Metadata
 	if len(meta.Labels) == 0 {
-		ops.add("/metadata/labels", map[string]string{api.LabelInjected: "true"})
+		w.add("/metadata/labels").text(`{"` + api.LabelInjected + `":"true"}`).end()
 	} else if _, ok := meta.Labels[api.LabelInjected]; !ok {
-		ops.add("/metadata/labels/"+escape(api.LabelInjected), "true")
+		w.add(labelInjectedPath).text(`"true"`).end()
 	}
 	// There are annotations: without ours we would not be here.
 	if _, ok := meta.Annotations[api.AnnotationStatus]; !ok {
-		ops.add("/metadata/annotations/"+escape(api.AnnotationStatus), p.encoded.status)
+		w.add(statusPath).quoted(p.encoded.status).end()
 	}
 	// A memory volume would keep the cluster autoscaler from removing the node. It splits the list at commas, and
 	// knows no blanks. Projected volumes do not count.
@@ -98,30 +90,31 @@ func (p *plan) patchMetadata(ops *operations) {
 		if evict != "" {
 			evict += ","
 		}
-		ops.add("/metadata/annotations/"+escape(api.AnnotationSafeToEvict), evict+api.VolumeTokens)
+		w.add(safeToEvictPath).quoted(evict + api.VolumeTokens).end()
 	}
 }
 
-func (p *plan) patchVolumes(ops *operations) {
-	var missing []json.RawMessage
+func (p *plan) patchVolumes(w *patchWriter) {
+	volumes := w.list("/spec", "/volumes", len(p.pod.Spec.Volumes))
 	for i, volume := range p.volumes {
 		if !p.hasVolume(volume.Name) {
-			missing = append(missing, p.encoded.volumes[i])
+			volumes.element()
+			w.json(p.encoded.volumes[i])
 		}
 	}
-	appendTo(ops, "/spec/volumes", len(p.pod.Spec.Volumes), missing)
+	volumes.end()
 }
 
 // patchSidecar brings our container to the front of the init containers, and returns where others are afterwards.
-func (p *plan) patchSidecar(ops *operations) (shift func(int) int) {
+func (p *plan) patchSidecar(w *patchWriter) (shift func(int) int) {
 	same := func(index int) int { return index }
 	after := func(index int) int { return index + 1 }
 	switch {
 	case p.sidecar == nil || p.own == 0:
 		return same
 	case p.own > 0:
-		*ops = append(*ops, jsonpatch.NewOperation("remove", "/spec/initContainers/"+strconv.Itoa(p.own), nil))
-		ops.add("/spec/initContainers/0", p.pod.Spec.InitContainers[p.own].raw)
+		w.remove(initContainersPath + "/" + strconv.Itoa(p.own))
+		w.add(initContainersPath + "/0").json(p.pod.Spec.InitContainers[p.own].raw).end()
 		return func(index int) int {
 			if index < p.own {
 				return index + 1
@@ -129,11 +122,106 @@ func (p *plan) patchSidecar(ops *operations) (shift func(int) int) {
 			return index
 		}
 	case len(p.pod.Spec.InitContainers) == 0:
-		ops.add("/spec/initContainers", []any{p.encoded.sidecar})
+		w.add(initContainersPath).text("[").json(p.encoded.sidecar).text("]").end()
 	default:
-		ops.add("/spec/initContainers/0", p.encoded.sidecar)
+		w.add(initContainersPath + "/0").json(p.encoded.sidecar).end()
 	}
 	return after
+}
+
+// patchWriter writes a JSON Patch (RFC 6902) into one buffer. Paths are made of names of ours, and need no escapes.
+type patchWriter struct{ buf []byte }
+
+// add begins an operation; its value and end follow.
+func (w *patchWriter) add(pointer ...string) *patchWriter {
+	w.begin("add", pointer...)
+	return w.text(`,"value":`)
+}
+
+func (w *patchWriter) remove(pointer string) {
+	w.begin("remove", pointer)
+	w.end()
+}
+
+func (w *patchWriter) begin(operation string, pointer ...string) {
+	separator := ","
+	if len(w.buf) == 0 {
+		separator = "["
+	}
+	w.text(separator).text(`{"op":"`).text(operation).text(`","path":"`)
+	for _, segment := range pointer {
+		w.text(segment)
+	}
+	w.text(`"`)
+}
+
+func (w *patchWriter) end() { w.text("}") }
+
+// text appends JSON that is written here.
+func (w *patchWriter) text(s string) *patchWriter {
+	w.buf = append(w.buf, s...)
+	return w
+}
+
+// json appends JSON that was encoded elsewhere.
+func (w *patchWriter) json(data []byte) *patchWriter {
+	w.buf = append(w.buf, data...)
+	return w
+}
+
+// quoted appends a string.
+func (w *patchWriter) quoted(s string) *patchWriter {
+	// The only error is invalid UTF-8, which was replaced when the pod was read.
+	w.buf, _ = jsontext.AppendQuote(w.buf, s)
+	return w
+}
+
+// done returns the patch, nil when it has no operation.
+func (w *patchWriter) done() []byte {
+	if len(w.buf) == 0 {
+		return nil
+	}
+	return append(w.buf, ']')
+}
+
+// list adds elements at the end of an array that has so many already: to an empty one in one operation, which makes it, and
+// else in one each.
+func (w *patchWriter) list(at, field string, length int) *listWriter {
+	return &listWriter{w: w, at: at, field: field, whole: length == 0}
+}
+
+type listWriter struct {
+	w         *patchWriter
+	at, field string
+	whole     bool
+	elements  int
+}
+
+// element begins an element; its JSON follows.
+func (l *listWriter) element() {
+	switch {
+	case !l.whole:
+		if l.elements > 0 {
+			l.w.end()
+		}
+		l.w.add(l.at, l.field, "/-")
+	case l.elements == 0:
+		l.w.add(l.at, l.field).text("[")
+	default:
+		l.w.text(",")
+	}
+	l.elements++
+}
+
+// end follows the last element.
+func (l *listWriter) end() {
+	switch {
+	case l.elements == 0:
+	case l.whole:
+		l.w.text("]").end()
+	default:
+		l.w.end()
+	}
 }
 
 // escape writes a key as a segment of a JSON pointer (RFC 6901).

@@ -4,95 +4,103 @@ import (
 	"encoding/json"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 )
 
-// Pod has the fields of a pod that decisions are made from, and no others: it is cheap to decode out of an
-// AdmissionReview with encoding/json, and what is not in it cannot be changed by accident. Names and shapes are those
-// of k8s.io/api/core/v1.
+// Pod has the fields of a pod that decisions are made from, and no others: it is cheap to read out of an AdmissionReview
+// (see ReadPod), and what is not in it cannot be changed by accident. Names are those of k8s.io/api/core/v1.
 type Pod struct {
-	Metadata Metadata `json:"metadata"`
-	Spec     Spec     `json:"spec"`
+	Metadata Metadata
+	Spec     Spec
 }
 
 // Metadata of a Pod. Name is empty when the API server will generate it (GenerateName), UID always is at admission.
 type Metadata struct {
-	Name         string            `json:"name"`
-	GenerateName string            `json:"generateName"`
-	Namespace    string            `json:"namespace"`
-	Labels       map[string]string `json:"labels"`
-	Annotations  map[string]string `json:"annotations"`
+	Name         string
+	GenerateName string
+	Namespace    string
+	Labels       map[string]string
+	// Annotations has those that can matter (see matters).
+	Annotations map[string]string
 }
 
 // Spec of a Pod.
 type Spec struct {
-	ServiceAccountName    string                       `json:"serviceAccountName"`
-	Volumes               []Volume                     `json:"volumes"`
-	InitContainers        []InitContainer              `json:"initContainers"`
-	Containers            []Container                  `json:"containers"`
-	SecurityContext       *PodSecurityContext          `json:"securityContext"`
-	Resources             *corev1.ResourceRequirements `json:"resources"`
-	HostNetwork           bool                         `json:"hostNetwork"`
-	ShareProcessNamespace bool                         `json:"shareProcessNamespace"`
-	OS                    *corev1.PodOS                `json:"os"`
-	NodeSelector          map[string]string            `json:"nodeSelector"`
-	Affinity              *Affinity                    `json:"affinity"`
+	ServiceAccountName    string
+	Volumes               []Volume
+	InitContainers        []InitContainer
+	Containers            []Container
+	SecurityContext       PodSecurityContext
+	Resources             Resources
+	HostNetwork           bool
+	ShareProcessNamespace bool
+	OS                    string
+	NodeSelector          map[string]string
+	// RequiredNodeAffinity is affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.
+	RequiredNodeAffinity *corev1.NodeSelector
 }
 
 // PodSecurityContext of a Spec. RunAsUser holds for the containers that have none of their own.
 type PodSecurityContext struct {
-	RunAsUser *int64 `json:"runAsUser"`
-	FSGroup   *int64 `json:"fsGroup"`
+	RunAsUser *int64
+	FSGroup   *int64
 }
 
-// Affinity of a Spec, as far as it can bind a pod to an operating system.
-type Affinity struct {
-	NodeAffinity *struct {
-		Required *corev1.NodeSelector `json:"requiredDuringSchedulingIgnoredDuringExecution"`
-	} `json:"nodeAffinity"`
-}
-
-// Volume of a Spec. Only the two sources that podtoken itself uses are looked at; a volume has exactly one source.
+// Volume of a Spec. The source is read only if the volume has one of podtoken's names, and only the two that podtoken
+// itself uses; a volume has exactly one source.
 type Volume struct {
-	Name      string                        `json:"name"`
-	EmptyDir  *corev1.EmptyDirVolumeSource  `json:"emptyDir"`
-	Projected *corev1.ProjectedVolumeSource `json:"projected"`
+	Name      string
+	EmptyDir  *corev1.EmptyDirVolumeSource
+	Projected *corev1.ProjectedVolumeSource
 }
 
 // Container of a Spec.
 type Container struct {
-	Name            string                      `json:"name"`
-	Env             []EnvVar                    `json:"env"`
-	Ports           []ContainerPort             `json:"ports"`
-	Resources       corev1.ResourceRequirements `json:"resources"`
-	VolumeMounts    []VolumeMount               `json:"volumeMounts"`
-	SecurityContext *SecurityContext            `json:"securityContext"`
+	Name            string
+	Env             []EnvVar
+	Ports           []ContainerPort
+	Resources       Resources
+	VolumeMounts    []VolumeMount
+	SecurityContext SecurityContext
 }
 
 // EnvVar of a Container. Value is empty when the variable has a valueFrom.
 type EnvVar struct {
-	Name  string `json:"name"`
-	Value string `json:"value"`
+	Name  string
+	Value string
 }
 
 // ContainerPort of a Container. Protocol is TCP when empty.
 type ContainerPort struct {
-	ContainerPort int32           `json:"containerPort"`
-	Protocol      corev1.Protocol `json:"protocol"`
+	ContainerPort int32
+	Protocol      corev1.Protocol
 }
 
 // VolumeMount of a Container.
 type VolumeMount struct {
-	Name        string `json:"name"`
-	MountPath   string `json:"mountPath"`
-	ReadOnly    bool   `json:"readOnly"`
-	SubPath     string `json:"subPath"`
-	SubPathExpr string `json:"subPathExpr"`
+	Name        string
+	MountPath   string
+	ReadOnly    bool
+	SubPath     string
+	SubPathExpr string
 }
 
 // SecurityContext of a Container.
 type SecurityContext struct {
-	RunAsUser      *int64                 `json:"runAsUser"`
-	SELinuxOptions *corev1.SELinuxOptions `json:"seLinuxOptions"`
+	RunAsUser      *int64
+	SELinuxOptions *corev1.SELinuxOptions
+}
+
+// Resources of a pod or a container, as far as the QoS class depends on them.
+type Resources struct {
+	Requests, Limits Amounts
+}
+
+// Amounts are the quantities of a resource list that decide the QoS class; nil ones are absent.
+type Amounts struct {
+	CPU, Memory *resource.Quantity
+	// Any is set when the list has an element, of whatever name.
+	Any bool
 }
 
 // InitContainer is a Container together with its own JSON, which is needed to move podtoken's container to the front
@@ -101,13 +109,4 @@ type InitContainer struct {
 	Container
 
 	raw json.RawMessage
-}
-
-// UnmarshalJSON implements json.Unmarshaler.
-func (c *InitContainer) UnmarshalJSON(data []byte) error {
-	if err := json.Unmarshal(data, &c.Container); err != nil {
-		return err
-	}
-	c.raw = append(c.raw[:0], data...)
-	return nil
 }

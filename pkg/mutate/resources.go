@@ -48,14 +48,14 @@ func (p *plan) noteResources() {
 	case p.req.resources == nil:
 	case p.podLevelResources():
 		p.note("%s: the pod has pod-level resources (spec.resources), which must hold the sidecar's as well", api.AnnotationSidecarResources)
-	case p.qos() == corev1.PodQOSGuaranteed && containerQOS(*p.req.resources) != corev1.PodQOSGuaranteed:
+	case p.qos() == corev1.PodQOSGuaranteed && containerQOS(resourcesOf(p.req.resources)) != corev1.PodQOSGuaranteed:
 		p.note("%s: the pod is no longer Guaranteed: give cpu and memory limits, and no other requests", api.AnnotationSidecarResources)
 	}
 }
 
 func (p *plan) podLevelResources() bool {
-	r := p.pod.Spec.Resources
-	return r != nil && len(r.Requests)+len(r.Limits) > 0
+	r := &p.pod.Spec.Resources
+	return r.Requests.Any || r.Limits.Any
 }
 
 // qos is the pod's QoS class without podtoken's container, as in
@@ -74,22 +74,38 @@ func (p *plan) qos() corev1.PodQOSClass {
 	return class
 }
 
-func containerQOS(r corev1.ResourceRequirements) corev1.PodQOSClass {
-	cpu, memory := resourceQOS(r, corev1.ResourceCPU), resourceQOS(r, corev1.ResourceMemory)
+// resourcesOf returns what of the requirements decides the QoS class.
+func resourcesOf(r *corev1.ResourceRequirements) Resources {
+	amounts := func(list corev1.ResourceList) Amounts {
+		a := Amounts{Any: len(list) > 0}
+		if q, ok := list[corev1.ResourceCPU]; ok {
+			a.CPU = &q
+		}
+		if q, ok := list[corev1.ResourceMemory]; ok {
+			a.Memory = &q
+		}
+		return a
+	}
+	return Resources{Requests: amounts(r.Requests), Limits: amounts(r.Limits)}
+}
+
+func containerQOS(r Resources) corev1.PodQOSClass {
+	cpu, memory := resourceQOS(r.Requests.CPU, r.Limits.CPU), resourceQOS(r.Requests.Memory, r.Limits.Memory)
 	if cpu != memory {
 		return corev1.PodQOSBurstable
 	}
 	return cpu
 }
 
-func resourceQOS(r corev1.ResourceRequirements, name corev1.ResourceName) corev1.PodQOSClass {
-	limit := r.Limits[name]
-	request, ok := r.Requests[name]
-	if !ok {
+func resourceQOS(request, limit *resource.Quantity) corev1.PodQOSClass {
+	if limit == nil {
+		limit = new(resource.Quantity)
+	}
+	if request == nil {
 		request = limit // The API server's default (SetDefaults_Pod).
 	}
 	switch {
-	case request.Cmp(limit) != 0:
+	case request.Cmp(*limit) != 0:
 		return corev1.PodQOSBurstable
 	case request.IsZero():
 		return corev1.PodQOSBestEffort

@@ -69,7 +69,7 @@ func BenchmarkMutate(b *testing.B) {
 				}
 			}
 		})
-		in.Pod = decodePod(b, applyOperations(b, bench.pod, Mutate(in)))
+		in.Pod = decodePod(b, applyJSON(b, bench.pod, Mutate(in).Patch))
 		b.Run(bench.name+"-again", func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
@@ -103,7 +103,7 @@ func TestPatchSize(t *testing.T) {
 	cfg := parsedConfig(t, defaultConfig)
 	size := func(containers int, annotations map[string]string) int {
 		pod := decodePod(t, benchmarkPod(containers, 50, 31, annotations))
-		return len(mustJSON(Mutate(Input{Pod: pod, Operation: "CREATE", Config: cfg, Version: "v0.1.0"}).Operations))
+		return len(Mutate(Input{Pod: pod, Operation: "CREATE", Config: cfg, Version: "v0.1.0"}).Patch)
 	}
 	tests := map[string]struct {
 		annotations    map[string]string
@@ -129,8 +129,9 @@ func TestPatchSize(t *testing.T) {
 // TestImports holds the contract of the package comment.
 func TestImports(t *testing.T) {
 	allowed := []string{
+		"github.com/podtoken/podtoken/internal/jsonread",
 		"github.com/podtoken/podtoken/pkg/api",
-		"gomodules.xyz/jsonpatch/v2",
+		"github.com/go-json-experiment/json/jsontext",
 		"k8s.io/api/core/v1",
 		"k8s.io/apimachinery/pkg/api/resource",
 		"k8s.io/apimachinery/pkg/apis/meta/v1",

@@ -1,0 +1,304 @@
+package mutate
+
+import (
+	"bytes"
+	"encoding/json"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+
+	"github.com/podtoken/podtoken/internal/jsonread"
+	"github.com/podtoken/podtoken/pkg/api"
+)
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (p *Pod) UnmarshalJSON(data []byte) error {
+	// The pod's strings are parts of the document, and encoding/json uses data again.
+	return jsonread.Document(bytes.Clone(data), func(r *jsonread.Reader) {
+		if pod := ReadPod(r); pod != nil {
+			*p = *pod
+		}
+	})
+}
+
+// ReadPod reads a pod, nil for null. Its strings are parts of the reader's document.
+func ReadPod(r *jsonread.Reader) *Pod {
+	if r.Null() {
+		return nil
+	}
+	var pod Pod
+	r.Object(func(name string) {
+		switch name {
+		case "metadata":
+			pod.Metadata = readMetadata(r)
+		case "spec":
+			pod.Spec = readSpec(r)
+		default:
+			r.Skip()
+		}
+	})
+	return &pod
+}
+
+func readMetadata(r *jsonread.Reader) (m Metadata) {
+	r.Object(func(name string) {
+		switch name {
+		case "name":
+			m.Name = r.String()
+		case "generateName":
+			m.GenerateName = r.String()
+		case "namespace":
+			m.Namespace = r.String()
+		case "labels":
+			m.Labels = r.Strings(nil)
+		case "annotations":
+			m.Annotations = r.Strings(matters)
+		default:
+			r.Skip()
+		}
+	})
+	return m
+}
+
+// matters tells whether a decision can depend on the annotation. Others may be long: kubectl keeps whole manifests there.
+func matters(annotation string) bool {
+	return strings.HasPrefix(annotation, api.Prefix) || annotation == api.AnnotationSafeToEvict || annotation == api.AnnotationMirrorPod
+}
+
+func readSpec(r *jsonread.Reader) (s Spec) {
+	r.Object(func(name string) {
+		switch name {
+		case "serviceAccountName":
+			s.ServiceAccountName = r.String()
+		case "volumes":
+			s.Volumes = readList(r, readVolume)
+		case "initContainers":
+			s.InitContainers = readList(r, readInitContainer)
+		case "containers":
+			s.Containers = readList(r, readContainer)
+		case "securityContext":
+			s.SecurityContext = readPodSecurityContext(r)
+		case "resources":
+			s.Resources = readResources(r)
+		case "hostNetwork":
+			s.HostNetwork = r.Bool()
+		case "shareProcessNamespace":
+			s.ShareProcessNamespace = r.Bool()
+		case "os":
+			s.OS = readOnly(r, "name", "", r.String)
+		case "nodeSelector":
+			s.NodeSelector = r.Strings(nil)
+		case "affinity":
+			s.RequiredNodeAffinity = readOnly(r, "nodeAffinity", nil, func() *corev1.NodeSelector {
+				return readOnly(r, "requiredDuringSchedulingIgnoredDuringExecution", nil, func() *corev1.NodeSelector {
+					return decode[corev1.NodeSelector](r, r.Raw())
+				})
+			})
+		default:
+			r.Skip()
+		}
+	})
+	return s
+}
+
+// readOnly reads an object of which one field is of interest.
+func readOnly[T any](r *jsonread.Reader, field string, value T, read func() T) T {
+	r.Object(func(name string) {
+		if name == field {
+			value = read()
+		} else {
+			r.Skip()
+		}
+	})
+	return value
+}
+
+func readList[T any](r *jsonread.Reader, read func(*jsonread.Reader) T) []T {
+	if r.Null() {
+		return nil
+	}
+	list := []T{}
+	r.Array(func() { list = append(list, read(r)) })
+	return list
+}
+
+func readPodSecurityContext(r *jsonread.Reader) (c PodSecurityContext) {
+	r.Object(func(name string) {
+		switch name {
+		case "runAsUser":
+			c.RunAsUser = r.Int(64)
+		case "fsGroup":
+			c.FSGroup = r.Int(64)
+		default:
+			r.Skip()
+		}
+	})
+	return c
+}
+
+func readVolume(r *jsonread.Reader) (v Volume) {
+	var emptyDir, projected string
+	r.Object(func(name string) {
+		switch name {
+		case "name":
+			v.Name = r.String()
+		case "emptyDir":
+			emptyDir = r.Raw()
+		case "projected":
+			projected = r.Raw()
+		default:
+			r.Skip()
+		}
+	})
+	if v.Name == api.VolumeTokens || v.Name == api.VolumeAPI {
+		v.EmptyDir = decode[corev1.EmptyDirVolumeSource](r, emptyDir)
+		v.Projected = decode[corev1.ProjectedVolumeSource](r, projected)
+	}
+	return v
+}
+
+func readInitContainer(r *jsonread.Reader) (c InitContainer) {
+	raw := r.Within(func() { c.Container = readContainer(r) })
+	if c.Name == api.ContainerName {
+		c.raw = json.RawMessage(raw)
+	}
+	return c
+}
+
+func readContainer(r *jsonread.Reader) (c Container) {
+	r.Object(func(name string) {
+		switch name {
+		case "name":
+			c.Name = r.String()
+		case "env":
+			c.Env = readList(r, readEnvVar)
+		case "ports":
+			c.Ports = readList(r, readPort)
+		case "resources":
+			c.Resources = readResources(r)
+		case "volumeMounts":
+			c.VolumeMounts = readList(r, readVolumeMount)
+		case "securityContext":
+			c.SecurityContext = readSecurityContext(r)
+		default:
+			r.Skip()
+		}
+	})
+	return c
+}
+
+func readEnvVar(r *jsonread.Reader) (e EnvVar) {
+	r.Object(func(name string) {
+		switch name {
+		case "name":
+			e.Name = r.String()
+		case "value":
+			e.Value = r.String()
+		default:
+			r.Skip()
+		}
+	})
+	return e
+}
+
+func readPort(r *jsonread.Reader) (p ContainerPort) {
+	r.Object(func(name string) {
+		switch name {
+		case "containerPort":
+			p.ContainerPort = 0
+			if port := r.Int(32); port != nil {
+				p.ContainerPort = int32(*port)
+			}
+		case "protocol":
+			p.Protocol = corev1.Protocol(r.String())
+		default:
+			r.Skip()
+		}
+	})
+	return p
+}
+
+func readVolumeMount(r *jsonread.Reader) (v VolumeMount) {
+	r.Object(func(name string) {
+		switch name {
+		case "name":
+			v.Name = r.String()
+		case "mountPath":
+			v.MountPath = r.String()
+		case "readOnly":
+			v.ReadOnly = r.Bool()
+		case "subPath":
+			v.SubPath = r.String()
+		case "subPathExpr":
+			v.SubPathExpr = r.String()
+		default:
+			r.Skip()
+		}
+	})
+	return v
+}
+
+func readSecurityContext(r *jsonread.Reader) (c SecurityContext) {
+	r.Object(func(name string) {
+		switch name {
+		case "runAsUser":
+			c.RunAsUser = r.Int(64)
+		case "seLinuxOptions":
+			c.SELinuxOptions = decode[corev1.SELinuxOptions](r, r.Raw())
+		default:
+			r.Skip()
+		}
+	})
+	return c
+}
+
+func readResources(r *jsonread.Reader) (res Resources) {
+	r.Object(func(name string) {
+		switch name {
+		case "requests":
+			res.Requests = readAmounts(r)
+		case "limits":
+			res.Limits = readAmounts(r)
+		default:
+			r.Skip()
+		}
+	})
+	return res
+}
+
+func readAmounts(r *jsonread.Reader) (a Amounts) {
+	r.Object(func(name string) {
+		a.Any = true
+		switch corev1.ResourceName(name) {
+		case corev1.ResourceCPU:
+			a.CPU = readQuantity(r)
+		case corev1.ResourceMemory:
+			a.Memory = readQuantity(r)
+		default:
+			r.Skip()
+		}
+	})
+	return a
+}
+
+// readQuantity reads a quantity; null is 0, as everywhere in Kubernetes.
+func readQuantity(r *jsonread.Reader) *resource.Quantity {
+	q := new(resource.Quantity)
+	if raw := r.Raw(); raw != "" && q.UnmarshalJSON([]byte(raw)) != nil {
+		r.Mismatch("a quantity")
+	}
+	return q
+}
+
+// decode decodes JSON that few pods have with encoding/json, nil for none.
+func decode[T any](r *jsonread.Reader, raw string) *T {
+	if raw == "" {
+		return nil
+	}
+	value := new(T)
+	if err := json.Unmarshal([]byte(raw), value); err != nil {
+		r.Mismatch("what Kubernetes has there")
+	}
+	return value
+}
