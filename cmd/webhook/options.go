@@ -24,6 +24,7 @@ type options struct {
 	drainDelay         time.Duration
 	reloadInterval     time.Duration
 	maxRequestBytes    int64
+	maxInFlight        int
 	logLevel           string
 }
 
@@ -58,6 +59,8 @@ func (o *options) register(fs *flag.FlagSet) {
 		"how long to go on serving, not ready, after SIGTERM or SIGINT, so that clients learn about it; a second signal ends the process at once")
 	fs.DurationVar(&o.reloadInterval, "reload-interval", 2*time.Second, "how often to look for a new configuration, policy, token and certificate")
 	fs.Int64Var(&o.maxRequestBytes, "max-request-bytes", admission.DefaultMaxRequestBytes, "largest admission review that is read, in `bytes`")
+	fs.IntVar(&o.maxInFlight, "max-in-flight", admission.DefaultMaxInFlight,
+		"`number` of admission reviews that are worked on at once; the API server is told to ask again for more, and for those whose bodies need more than four times --max-request-bytes together")
 	fs.StringVar(&o.logLevel, "log-level", "info", "`level` of the log on stderr: debug (adds pods that are left alone), info, warn or error")
 }
 
@@ -68,6 +71,7 @@ const (
 	maxReloadInterval  = time.Minute
 	minMaxRequestBytes = 64 << 10
 	maxMaxRequestBytes = 64 << 20
+	maxMaxInFlight     = 10000
 )
 
 // logLevels are the values of --log-level.
@@ -98,6 +102,8 @@ func (o *options) validate() error {
 		return fmt.Errorf("flag --reload-interval: %v is not between %v and %v", o.reloadInterval, minReloadInterval, maxReloadInterval)
 	case o.maxRequestBytes < minMaxRequestBytes || o.maxRequestBytes > maxMaxRequestBytes:
 		return fmt.Errorf("flag --max-request-bytes: %d is not between %d and %d", o.maxRequestBytes, minMaxRequestBytes, maxMaxRequestBytes)
+	case o.maxInFlight < 1 || o.maxInFlight > maxMaxInFlight:
+		return fmt.Errorf("flag --max-in-flight: %d is not between 1 and %d", o.maxInFlight, maxMaxInFlight)
 	}
 	if _, ok := logLevels[o.logLevel]; !ok {
 		return fmt.Errorf("flag --log-level: %q is not one of debug, info, warn, error", o.logLevel)

@@ -69,6 +69,7 @@ func newServer(o *options, stderr io.Writer) (*server, error) {
 		Metrics:            admission.NewMetrics(s.registry),
 		Logger:             s.logger,
 		MaxRequestBytes:    o.maxRequestBytes,
+		MaxInFlight:        o.maxInFlight,
 		MaxDuration:        admission.DefaultMaxDuration,
 	})))
 	s.webhook = webhook.NewServer(webhook.Options{

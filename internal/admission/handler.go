@@ -10,9 +10,9 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/podtoken/podtoken/internal/jsonread"
 	"github.com/podtoken/podtoken/internal/policy"
 	"github.com/podtoken/podtoken/pkg/api"
+	"github.com/podtoken/podtoken/pkg/jsonread"
 	"github.com/podtoken/podtoken/pkg/mutate"
 )
 
@@ -41,6 +41,9 @@ type Config struct {
 	Logger  *slog.Logger
 	// MaxRequestBytes is the largest body that is read.
 	MaxRequestBytes int64
+	// MaxInFlight is how many reviews are worked on at once; bodies take four times MaxRequestBytes together. What is more
+	// is refused, see shedder.
+	MaxInFlight int
 	// MaxDuration is the longest that one review may take, reading its body included.
 	MaxDuration time.Duration
 }
@@ -49,12 +52,13 @@ type Config struct {
 type Handler struct {
 	config  Config
 	mutate  func(mutate.Input) mutate.Result
+	shedder *shedder
 	buffers bufferPool
 }
 
 // NewHandler returns a Handler.
 func NewHandler(config Config) *Handler {
-	return &Handler{config: config, mutate: mutate.Mutate}
+	return &Handler{config: config, mutate: mutate.Mutate, shedder: newShedder(config.MaxInFlight, config.MaxRequestBytes)}
 }
 
 // ServeHTTP answers one review. What it sends:
@@ -74,6 +78,7 @@ func NewHandler(config Config) *Handler {
 //	408   -        -     Error      Deadline   the body did not arrive in time
 //	413   -        -     Error      TooLarge   the body is larger than --max-request-bytes
 //	415   -        -     Error      Malformed  the content type is not application/json
+//	429   -        -     Error      Overloaded more reviews at once than --max-in-flight, or no memory for its body within a second
 //	500   -        -     Error      Internal   a panic before that
 //	503   -        -     Error      Deadline   the body arrived, but its time was over before the decision
 //
@@ -94,9 +99,12 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.config.Metrics.inFlight.Inc()
 	defer h.config.Metrics.inFlight.Dec()
 
+	entered := h.shedder.enter()
+	defer h.shedder.leave()
+
 	deadline := start.Add(timeBudget(r.URL, h.config.MaxDuration))
 	setDeadlines(w, deadline)
-	v := h.decideRequest(w, r, deadline)
+	v := h.decideRequest(w, r, entered, deadline) //nolint:contextcheck // see above
 	v = h.send(w, v)
 
 	duration := time.Since(start)
@@ -104,8 +112,8 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.log(r, v, duration)
 }
 
-// decideRequest checks the HTTP request, reads its body and decides.
-func (h *Handler) decideRequest(w http.ResponseWriter, r *http.Request, deadline time.Time) verdict {
+// decideRequest checks the HTTP request, reads its body and decides, if there is room for it.
+func (h *Handler) decideRequest(w http.ResponseWriter, r *http.Request, entered bool, deadline time.Time) verdict {
 	if r.Method != http.MethodPost {
 		w.Header().Set("Allow", http.MethodPost)
 		return httpError(http.StatusMethodNotAllowed, api.ReasonMalformed, "the method must be POST")
@@ -113,6 +121,14 @@ func (h *Handler) decideRequest(w http.ResponseWriter, r *http.Request, deadline
 	if !isJSON(r.Header.Get("Content-Type")) {
 		return httpError(http.StatusUnsupportedMediaType, api.ReasonMalformed, "the content type must be application/json")
 	}
+	if !entered {
+		return refuse(w, r, h.config.MaxRequestBytes)
+	}
+	release, ok := h.shedder.reserve(r.ContentLength, h.config.MaxRequestBytes, deadline)
+	if !ok {
+		return refuse(w, r, h.config.MaxRequestBytes)
+	}
+	defer release()
 	body, err := readBody(w, r, h.config.MaxRequestBytes)
 	if err != nil {
 		if tooLarge, ok := errors.AsType[*http.MaxBytesError](err); ok {

@@ -241,6 +241,11 @@ func TestServeHTTP(t *testing.T) {
 			handler: func(h *Handler) { h.config.MaxDuration = time.Nanosecond },
 			want:    want{503, false, 0, "Error/Deadline", "podtoken: the review's time was over"},
 		},
+		"a review beyond those that are worked on is refused": {
+			request: post(reviewOf(asksForVault)),
+			handler: func(h *Handler) { h.shedder = newShedder(0, DefaultMaxRequestBytes) },
+			want:    want{429, false, 0, "Error/Overloaded", "podtoken: too many reviews at once"},
+		},
 		"a panic before the decision is an error": {
 			request: post(reviewOf(asksForVault)),
 			handler: func(h *Handler) { h.config.Rules = func() *mutate.Config { panic("boom") } },

@@ -82,6 +82,7 @@ func newHarness(tb testing.TB) *harness {
 		Metrics:            NewMetrics(h.registry),
 		Logger:             slog.New(slog.NewJSONHandler(h.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		MaxRequestBytes:    DefaultMaxRequestBytes,
+		MaxInFlight:        DefaultMaxInFlight,
 		MaxDuration:        DefaultMaxDuration,
 	})
 	return h

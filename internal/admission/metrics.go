@@ -21,7 +21,7 @@ func reasonsOf() map[api.Outcome][]api.Reason {
 			api.ReasonConflict, api.ReasonUnsupported, api.ReasonLimitExceeded,
 			api.ReasonNotAllowed,
 		},
-		api.OutcomeError: {api.ReasonMalformed, api.ReasonTooLarge, api.ReasonDeadline, api.ReasonInternal},
+		api.OutcomeError: {api.ReasonMalformed, api.ReasonTooLarge, api.ReasonDeadline, api.ReasonOverloaded, api.ReasonInternal},
 	}
 }
 

@@ -1,7 +1,7 @@
 package admission
 
 import (
-	"github.com/podtoken/podtoken/internal/jsonread"
+	"github.com/podtoken/podtoken/pkg/jsonread"
 	"github.com/podtoken/podtoken/pkg/mutate"
 )
 

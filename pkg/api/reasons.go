@@ -49,10 +49,11 @@ const (
 
 // Reasons of OutcomeError.
 const (
-	ReasonMalformed Reason = "Malformed"
-	ReasonTooLarge  Reason = "TooLarge"
-	ReasonDeadline  Reason = "Deadline"
-	ReasonInternal  Reason = "Internal"
+	ReasonMalformed  Reason = "Malformed"
+	ReasonTooLarge   Reason = "TooLarge"
+	ReasonDeadline   Reason = "Deadline"
+	ReasonOverloaded Reason = "Overloaded"
+	ReasonInternal   Reason = "Internal"
 )
 
 // Reasons lists every Reason, in the order of this file, for documentation, metrics and tests.
@@ -62,6 +63,6 @@ func Reasons() []Reason {
 		ReasonNoAnnotation, ReasonSwitchedOff, ReasonMirrorPod, ReasonNotCreate, ReasonNotAPod,
 		ReasonUnknownAnnotation, ReasonInvalidValue, ReasonNoAudience, ReasonConflict, ReasonUnsupported, ReasonLimitExceeded,
 		ReasonNotAllowed,
-		ReasonMalformed, ReasonTooLarge, ReasonDeadline, ReasonInternal,
+		ReasonMalformed, ReasonTooLarge, ReasonDeadline, ReasonOverloaded, ReasonInternal,
 	}
 }

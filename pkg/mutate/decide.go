@@ -79,17 +79,23 @@ func skip(in Input) (result Result, done bool) {
 	if _, mirror := annotations[api.AnnotationMirrorPod]; mirror {
 		return skipped(api.ReasonMirrorPod, "mirror pods cannot be changed")
 	}
-	asks := false
-	for key := range annotations {
-		asks = asks || strings.HasPrefix(key, api.Prefix) && key != api.AnnotationStatus
-	}
-	if !asks {
+	if !asks(annotations) {
 		return skipped(api.ReasonNoAnnotation, "the pod has no podtoken annotation")
 	}
 	if annotations[api.AnnotationInject] == "false" {
 		return skipped(api.ReasonSwitchedOff, "injection is switched off by "+api.AnnotationInject)
 	}
 	return Result{}, false
+}
+
+// asks tells whether there is an annotation of the user for podtoken.
+func asks(annotations map[string]string) bool {
+	for key := range annotations {
+		if strings.HasPrefix(key, api.Prefix) && key != api.AnnotationStatus {
+			return true
+		}
+	}
+	return false
 }
 
 // badSwitch is the condition of row 6; the message comes from parse, with everything else that is wrong.

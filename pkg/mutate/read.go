@@ -8,8 +8,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 
-	"github.com/podtoken/podtoken/internal/jsonread"
 	"github.com/podtoken/podtoken/pkg/api"
+	"github.com/podtoken/podtoken/pkg/jsonread"
 )
 
 // UnmarshalJSON implements json.Unmarshaler.
@@ -22,17 +22,22 @@ func (p *Pod) UnmarshalJSON(data []byte) error {
 	})
 }
 
-// ReadPod reads a pod, nil for null. Its strings are parts of the reader's document.
+// ReadPod reads a pod, nil for null. Its strings are parts of the reader's document. The spec is not read when the metadata,
+// which an API server sends first, has no annotation of ours: then nothing depends on it.
 func ReadPod(r *jsonread.Reader) *Pod {
 	if r.Null() {
 		return nil
 	}
 	var pod Pod
+	known := false
 	r.Object(func(name string) {
-		switch name {
-		case "metadata":
-			pod.Metadata = readMetadata(r)
-		case "spec":
+		switch {
+		case name == "metadata" && known:
+			r.Skip()
+			r.Mismatch("the only one of its name")
+		case name == "metadata":
+			pod.Metadata, known = readMetadata(r), true
+		case name == "spec" && (!known || asks(pod.Metadata.Annotations)):
 			pod.Spec = readSpec(r)
 		default:
 			r.Skip()
@@ -114,13 +119,15 @@ func readOnly[T any](r *jsonread.Reader, field string, value T, read func() T) T
 	return value
 }
 
+// readList reads an array, nil for null. Most arrays fit into what is on the stack; their copy has no room to spare.
 func readList[T any](r *jsonread.Reader, read func(*jsonread.Reader) T) []T {
 	if r.Null() {
 		return nil
 	}
-	list := []T{}
+	var few [16]T
+	list := few[:0]
 	r.Array(func() { list = append(list, read(r)) })
-	return list
+	return append(make([]T, 0, len(list)), list...)
 }
 
 func readPodSecurityContext(r *jsonread.Reader) (c PodSecurityContext) {
@@ -208,7 +215,7 @@ func readPort(r *jsonread.Reader) (p ContainerPort) {
 		case "containerPort":
 			p.ContainerPort = 0
 			if port := r.Int(32); port != nil {
-				p.ContainerPort = int32(*port)
+				p.ContainerPort = int32(*port) //nolint:gosec // it was read as one of 32 bits
 			}
 		case "protocol":
 			p.Protocol = corev1.Protocol(r.String())
