@@ -42,7 +42,7 @@ func (o options) build(getenv func(string) string, log *slog.Logger) (*parts, er
 		return nil, err
 	}
 	p := &parts{notifier: notify.New(config, version.Version, log)}
-	deps := sidecar.Deps{Minter: client, Writer: files, Log: log, Version: version.Version, Refresh: refreshSignal()}
+	deps := sidecar.Deps{Minter: client, Writer: files, Log: log, Version: version.Version, Refresh: refreshSignal(), Cluster: client.Cluster}
 	deps.OnBatch = func(_ context.Context, batch sidecar.Batch) { p.notifier.Changed(batch.Written) }
 	if config.MetricsPort != 0 {
 		p.server = serve.New(serve.Config{

@@ -20,6 +20,7 @@ import (
 	"github.com/podtoken/podtoken/pkg/sidecar"
 	"github.com/podtoken/podtoken/pkg/sidecar/config"
 	"github.com/podtoken/podtoken/pkg/sidecar/jwt"
+	"github.com/podtoken/podtoken/pkg/tokenfile"
 )
 
 var vault = api.TokenSpec{Name: "vault", Audiences: []string{"vault", "https://kubernetes.default.svc"}, ExpirationSeconds: 3600}
@@ -313,6 +314,20 @@ func TestCredentialAndAuthorityAreReadForEveryRequest(t *testing.T) {
 	server.WriteCredential(t, dir, second)
 	if _, err := c.Mint(t.Context(), vault); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestClusterIsThatWhichIsAsked(t *testing.T) {
+	server := fakeapi.Start(t)
+	c, dir := client(t, server)
+	want := tokenfile.Cluster{Server: "https://" + net.JoinHostPort(server.Host, server.Port), CA: string(server.CA)}
+	if got, err := c.Cluster(); err != nil || got != want {
+		t.Errorf("got %v, %v, want %v", got, err, want)
+	}
+	remove("ca.crt")(t, dir)
+	_, err := c.Cluster()
+	if e, ok := errors.AsType[*sidecar.Error](err); !ok || e.Class != sidecar.ClassCredential || !strings.Contains(e.Message, "reading the cluster's CA") {
+		t.Errorf("got %v", err)
 	}
 }
 

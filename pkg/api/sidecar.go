@@ -25,6 +25,9 @@ const (
 	ReservedPrefix = ".podtoken"
 	StatusFile     = ReservedPrefix + "-status.json"
 	TempPrefix     = ReservedPrefix + "-tmp-"
+	// TokenPrefix, with a token's name, is the file of a token that applications read in another format: the token itself,
+	// out of which the other files are made.
+	TokenPrefix = ReservedPrefix + "-token-"
 )
 
 // Subcommands and flags of the sidecar.
@@ -65,8 +68,55 @@ type TokenSpec struct {
 	ExpirationSeconds int64 `json:"expirationSeconds"`
 	// Path of the file, relative to the token directory.
 	Path string `json:"path"`
-	// Mode of the file: four octal digits, as "0400".
+	// Mode of the file and of Files: four octal digits, as "0400".
 	Mode string `json:"mode"`
 	// RefreshAtPercent of the granted lifetime the token is replaced.
 	RefreshAtPercent int `json:"refreshAtPercent"`
+	// Files are made out of the token whenever it is replaced, before its own file is.
+	Files []FileSpec `json:"files,omitempty"`
+}
+
+// FileSpec is a file that is made out of a token. It is no place for a secret: everybody who may read the pod reads it.
+type FileSpec struct {
+	// Path of the file, relative to the token directory.
+	Path string `json:"path"`
+	// Steps write its text. They are a parsed template (see pkg/tokenfile).
+	Steps []Step `json:"steps"`
+}
+
+// Step is a part of a template: a text; a value that is written; or what Do says.
+type Step struct {
+	Text string `json:"text,omitempty"`
+	// Do is one of the constants below; empty when a text or a value is written.
+	Do    string `json:"do,omitempty"`
+	Value *Expr  `json:"value,omitempty"`
+	// Vars get the value, or the elements of a range.
+	Vars []string `json:"vars,omitempty"`
+	Then []Step   `json:"then,omitempty"`
+	Else []Step   `json:"else,omitempty"`
+	// At tells the template's author where it is; the sidecar does not know.
+	At string `json:"-"`
+}
+
+// What a Step can do.
+const (
+	// DoSet declares the one variable in Vars, and DoAssign gives it another value.
+	DoSet    = "set"
+	DoAssign = "assign"
+	// DoIf, DoWith and DoRange are those of text/template.
+	DoIf    = "if"
+	DoWith  = "with"
+	DoRange = "range"
+)
+
+// Expr is a value in a template: that of a call, a literal, or of the name with which Get begins.
+type Expr struct {
+	Call string `json:"call,omitempty"`
+	Args []Expr `json:"args,omitempty"`
+	// Literal is a text, a whole number or a truth value.
+	Literal any `json:"literal,omitempty"`
+	// Get is "." or ".member.member", of the present value, "$" or "$variable.member", or, of a call, ".member".
+	Get string `json:"get,omitempty"`
+	// At is as that of a Step.
+	At string `json:"-"`
 }

@@ -10,6 +10,6 @@
 // credential, which is renewed when the kubelet does not; and at who signed that, because a new signing key or a
 // ServiceAccount that was made anew makes every older token useless.
 //
-// The package runs in every pod of podtoken's users: it imports the standard library and pkg/api, and nothing else may
-// be added. The network and the file system's details are behind Minter and Writer.
+// The package runs in every pod of podtoken's users: it imports the standard library, pkg/api and pkg/tokenfile, and nothing
+// else may be added. The network and the file system's details are behind Minter and Writer.
 package sidecar

@@ -32,7 +32,7 @@ func (s *Sidecar) inspect(t *token) {
 		problem = "it expired"
 	}
 	if problem != "" {
-		s.log.Info("Token file replaced", "token", t.spec.Name, "path", t.spec.Path, "problem", problem)
+		s.log.Info("Token file replaced", "token", t.spec.Name, "path", t.path(), "problem", problem)
 		return
 	}
 	t.content, t.file, t.signer = Secret(content), f.Info, SignerOf(claims)
@@ -54,8 +54,13 @@ func (s *Sidecar) inspect(t *token) {
 		t.file = info
 		s.log.Info("Token file's mode corrected", "token", t.spec.Name, "path", t.spec.Path, "mode", t.spec.Mode)
 	}
+	if err := s.remake(t, claims); err != nil {
+		s.fail(t, asError(err, ClassFile))
+		t.after, t.early = 0, 0
+		return
+	}
 	s.log.Info("Token kept",
-		"token", t.spec.Name, "path", t.spec.Path, "audiences", t.spec.Audiences,
+		"token", t.spec.Name, "path", t.path(), "audiences", t.spec.Audiences,
 		"jti", claims.ID, "expiresAt", expires, "refreshAt", t.nextAt())
 }
 

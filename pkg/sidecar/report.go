@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/podtoken/podtoken/pkg/api"
+	"github.com/podtoken/podtoken/pkg/sidecar/config"
 	"github.com/podtoken/podtoken/pkg/sidecar/status"
 )
 
@@ -45,6 +46,7 @@ func (t *token) status() status.Token {
 		Name:        t.spec.Name,
 		Path:        t.spec.Path,
 		Audiences:   t.spec.Audiences,
+		Files:       config.Paths(t.spec)[1:],
 		ExpiresAt:   t.expires.UTC(),
 		RefreshAt:   t.nextAt(),
 		LastSuccess: t.lastSuccess.UTC(),
@@ -109,7 +111,7 @@ func (s *Sidecar) logFailure(t *token, now instant, left time.Duration, changed 
 		log = s.log.Error
 	}
 	attributes := []any{
-		"token", t.spec.Name, "path", t.spec.Path, "audiences", t.spec.Audiences, "cause", t.cause,
+		"token", t.spec.Name, "path", t.path(), "audiences", t.spec.Audiences, "cause", t.cause,
 		"errorClass", t.lastErr.Class, "error", t.lastErr.Error(), "failures", t.failures, "retryAt", t.nextAt(),
 	}
 	if t.exists {

@@ -21,6 +21,7 @@ func (s *Sidecar) look(ctx context.Context) {
 	s.looked, s.lookAfter = now, maxSleep
 	for _, t := range s.tokens {
 		s.guard(t, now)
+		s.follow(t)
 	}
 	if s.status == nil || difference(s.status, s.lstat(api.StatusFile)) != "" {
 		s.saveStatus()
@@ -50,13 +51,21 @@ func (s *Sidecar) guard(t *token, now instant) {
 		s.lookWithin(t.broken.after - now.since(t.broken.from))
 		return
 	}
-	found := s.lstat(t.spec.Path)
-	problem := difference(t.file, found)
-	if problem == "" {
-		t.broken = repair{}
-		return
+	for _, f := range t.kept() {
+		if !s.restore(t, f, now) {
+			return
+		}
 	}
-	info, err := s.writer.Write(t.spec.Path, []byte(t.content), t.mode)
+	t.broken = repair{}
+}
+
+// restore puts one file back, if it has to be, and tells whether it is as it must be now.
+func (s *Sidecar) restore(t *token, f kept, now instant) bool {
+	problem := difference(*f.file, s.lstat(f.path))
+	if problem == "" {
+		return true
+	}
+	info, err := s.writer.Write(f.path, []byte(f.content), t.mode)
 	if err != nil {
 		e := asError(err, ClassFile)
 		t.failed[e.Class]++
@@ -66,16 +75,17 @@ func (s *Sidecar) guard(t *token, now instant) {
 		s.lookWithin(t.broken.after)
 		if t.broken.failures == 1 {
 			s.log.Warn("Token file not restored",
-				"token", t.spec.Name, "path", t.spec.Path, "problem", problem, "errorClass", e.Class, "error", e.Error())
+				"token", t.spec.Name, "path", f.path, "problem", problem, "errorClass", e.Class, "error", e.Error())
 		}
 		s.saveStatus()
-		return
+		return false
 	}
-	t.file, t.broken = info, repair{}
+	*f.file, t.broken = info, repair{}
 	t.restored++
 	s.log.Warn("Token file restored",
-		"token", t.spec.Name, "path", t.spec.Path, "problem", problem, "restored", t.restored)
+		"token", t.spec.Name, "path", f.path, "problem", problem, "restored", t.restored)
 	s.saveStatus()
+	return true
 }
 
 // lstat is the file as it lies there; nil when there is none, or nobody can tell.

@@ -151,7 +151,7 @@ func (s *Sidecar) finish(r result) {
 // store writes a minted token and plans its replacement.
 func (s *Sidecar) store(r result) {
 	t := r.token
-	info, err := s.writer.Write(t.spec.Path, []byte(r.minted.Secret), t.mode)
+	info, err := s.writeAll(t, r.minted.Secret, r.minted.Claims)
 	if err != nil {
 		t.pending = &r
 		s.fail(t, asError(err, ClassFile))
@@ -164,15 +164,20 @@ func (s *Sidecar) store(r result) {
 	t.content, t.file, t.signer = r.minted.Secret, info, SignerOf(r.minted.Claims)
 	t.expires, t.lastSuccess = expires, s.clock().wall
 	t.succeed(r.asked, expires.Sub(r.minted.Claims.IssuedAt), s.random(), s.phase)
+	s.note(t)
+	s.log.Info("Token written",
+		"token", t.spec.Name, "path", t.path(), "audiences", t.spec.Audiences, "cause", cause, "failures", failures,
+		"jti", r.minted.Claims.ID, "expiresAt", expires, "refreshAt", t.nextAt())
+	s.compareWithRequest(t, r, first)
+	s.observe(t.signer)
+}
+
+// note has the application told of the token's files.
+func (s *Sidecar) note(t *token) {
 	if len(s.batch.Written) == 0 {
 		s.batchBegan = s.clock()
 	}
 	s.batch.Written = append(s.batch.Written, t.spec.Name)
-	s.log.Info("Token written",
-		"token", t.spec.Name, "path", t.spec.Path, "audiences", t.spec.Audiences, "cause", cause, "failures", failures,
-		"jti", r.minted.Claims.ID, "expiresAt", expires, "refreshAt", t.nextAt())
-	s.compareWithRequest(t, r, first)
-	s.observe(t.signer)
 }
 
 // fail plans the next attempt.

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/podtoken/podtoken/pkg/sidecar/config"
+	"github.com/podtoken/podtoken/pkg/tokenfile"
 )
 
 // Sidecar keeps the tokens of one Config. All its state belongs to the goroutine of Run.
@@ -21,6 +22,7 @@ type Sidecar struct {
 	onBatch    func(context.Context, Batch)
 	onSnapshot func(Snapshot)
 	refresh    <-chan os.Signal
+	cluster    func() (tokenfile.Cluster, error)
 
 	clock  func() instant
 	random func() float64
@@ -65,6 +67,9 @@ type Deps struct {
 	OnSnapshot func(Snapshot)
 	// Refresh, if set, asks for every token to be replaced now.
 	Refresh <-chan os.Signal
+	// Cluster, if set, tells what files that are made out of tokens may say of the cluster. It is called at least every minute
+	// where they do, and is cheap. Its errors are as Mint's.
+	Cluster func() (tokenfile.Cluster, error)
 }
 
 // New prepares a Sidecar; it does no I/O. The config must be valid.
@@ -79,6 +84,7 @@ func New(c config.Config, deps Deps) *Sidecar {
 		onBatch:    deps.OnBatch,
 		onSnapshot: deps.OnSnapshot,
 		refresh:    deps.Refresh,
+		cluster:    deps.Cluster,
 		clock: func() instant {
 			now := time.Now()
 			return instant{monotonic: now.Sub(started), wall: now.Round(0)}

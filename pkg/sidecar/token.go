@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/podtoken/podtoken/pkg/api"
+	"github.com/podtoken/podtoken/pkg/tokenfile"
 )
 
 // token is the state of one token.
@@ -13,9 +14,13 @@ type token struct {
 	mode fs.FileMode
 
 	// What lies on disk; exists is false when it is not ours or not there. content and file are what must lie there.
-	exists      bool
-	content     Secret
-	file        fs.FileInfo
+	exists  bool
+	content Secret
+	file    fs.FileInfo
+	made    []made
+	// cluster is what is in their texts, if usesCluster.
+	cluster     tokenfile.Cluster
+	usesCluster bool
 	signer      Signer
 	received    instant
 	lifetime    time.Duration
@@ -47,6 +52,10 @@ type token struct {
 
 func newToken(spec api.TokenSpec, mode fs.FileMode) *token {
 	t := &token{spec: spec, mode: mode, failed: map[Class]uint64{}, refreshed: map[Cause]uint64{}}
+	for _, file := range spec.Files {
+		t.made = append(t.made, made{spec: file})
+		t.usesCluster = t.usesCluster || usesCluster(file.Steps)
+	}
 	for _, class := range Classes() {
 		t.failed[class] = 0
 	}

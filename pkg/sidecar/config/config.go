@@ -1,6 +1,6 @@
 // Package config decodes and checks what a sidecar is told: the arguments that the webhook wrote and the pod's identity.
 //
-// It does no I/O, and runs in every pod of podtoken's users: the standard library and pkg/api only.
+// It does no I/O, and runs in every pod of podtoken's users: the standard library, pkg/api and pkg/tokenfile only.
 package config
 
 import (
@@ -16,6 +16,7 @@ import (
 	"unicode"
 
 	"github.com/podtoken/podtoken/pkg/api"
+	"github.com/podtoken/podtoken/pkg/tokenfile"
 )
 
 // Config is what one sidecar keeps and does. Validate before use; it is never changed afterwards.
@@ -109,8 +110,8 @@ func (c *Config) Validate() error {
 			if other.Name == spec.Name {
 				problem("token %q is given twice", spec.Name)
 			}
-			if overlap(other.Path, spec.Path) {
-				problem("tokens %q and %q cannot have the paths %q and %q: one would be the other's file or folder", other.Name, spec.Name, other.Path, spec.Path)
+			for _, pair := range overlaps(Paths(other), Paths(spec)) {
+				problem("tokens %q and %q cannot have the paths %q and %q: one would be the other's file or folder", other.Name, spec.Name, pair[0], pair[1])
 			}
 		}
 	}
@@ -148,7 +149,7 @@ func validateToken(spec api.TokenSpec) error {
 	if spec.ExpirationSeconds == api.ForbiddenExpirationSeconds {
 		return problem("expirationSeconds %d may be extended to a year by the API server: use another number", spec.ExpirationSeconds)
 	}
-	if !IsFilePath(spec.Path) {
+	if !IsFilePath(spec.Path) && !(len(spec.Files) > 0 && IsHidden(spec.Name, spec.Path)) {
 		return problem("path %q: want a relative path without '..', '//', control characters or segments that begin with %q", spec.Path, api.ReservedPrefix)
 	}
 	if _, err := ParseMode(spec.Mode); err != nil {
@@ -157,7 +158,31 @@ func validateToken(spec api.TokenSpec) error {
 	if spec.RefreshAtPercent < api.MinRefreshAtPercent || spec.RefreshAtPercent > api.MaxRefreshAtPercent {
 		return problem("refreshAtPercent %d: want %d to %d", spec.RefreshAtPercent, api.MinRefreshAtPercent, api.MaxRefreshAtPercent)
 	}
+	for i, file := range spec.Files {
+		if !IsFilePath(file.Path) {
+			return problem("path %q of a file: want one as that of a token", file.Path)
+		}
+		for _, pair := range overlaps([]string{file.Path}, append([]string{spec.Path}, Paths(api.TokenSpec{Files: spec.Files[:i]})[1:]...)) {
+			return problem("it cannot have files of the paths %q and %q: one would be the other's file or folder", pair[1], pair[0])
+		}
+		if err := tokenfile.Check(file.Steps, spec.Audiences); err != nil {
+			return problem("steps of the file %q: %w", file.Path, err)
+		}
+	}
 	return nil
+}
+
+// IsHidden tells whether path is that of a token which applications read in another format.
+func IsHidden(token, path string) bool { return isLabel(token) && path == api.TokenPrefix+token }
+
+// Paths are those of all files of a token, its own first.
+func Paths(spec api.TokenSpec) []string {
+	paths := make([]string, 0, 1+len(spec.Files))
+	paths = append(paths, spec.Path)
+	for _, file := range spec.Files {
+		paths = append(paths, file.Path)
+	}
+	return paths
 }
 
 func validateNotify(value string) error {
@@ -197,8 +222,16 @@ func IsFilePath(path string) bool {
 	return true
 }
 
-func overlap(a, b string) bool {
-	return a == b || strings.HasPrefix(a, b+"/") || strings.HasPrefix(b, a+"/")
+// overlaps are the pairs of paths of which one is, or is inside of, the other.
+func overlaps(all, others []string) (pairs [][2]string) {
+	for _, a := range all {
+		for _, b := range others {
+			if a == b || strings.HasPrefix(a, b+"/") || strings.HasPrefix(b, a+"/") {
+				pairs = append(pairs, [2]string{a, b})
+			}
+		}
+	}
+	return pairs
 }
 
 func hasControl(s string) bool { return strings.ContainsFunc(s, unicode.IsControl) }

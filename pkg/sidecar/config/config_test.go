@@ -23,6 +23,9 @@ func TestParseToken(t *testing.T) {
 		encoded, _ := json.Marshal(m)
 		return string(encoded)
 	}
+	files := func(path, text string) any {
+		return []any{map[string]any{"path": path, "steps": []any{map[string]any{"text": text}}}}
+	}
 	good := api.TokenSpec{
 		Name: "vault", Audiences: []string{"vault", "https://kubernetes.default.svc"}, ExpirationSeconds: 3600,
 		Path: "vault", Mode: "0400", RefreshAtPercent: 80,
@@ -73,6 +76,22 @@ func TestParseToken(t *testing.T) {
 		"a mode that others can write":               {value: set("mode", "0606"), err: "not writable by group or others"},
 		"a refresh below 20 percent":                 {value: set("refreshAtPercent", 19), err: "refreshAtPercent 19: want 20 to 90"},
 		"a refresh above 90 percent":                 {value: set("refreshAtPercent", 91), err: "want 20 to 90"},
+		"another file": {value: set("files", files("vault.json", "x")), want: with(func(s *api.TokenSpec) {
+			s.Files = []api.FileSpec{{Path: "vault.json", Steps: []api.Step{{Text: "x"}}}}
+		})},
+		"a hidden path": {value: strings.Replace(set("files", files("vault", "x")), `"path":"vault","refresh`, `"path":".podtoken-token-vault","refresh`, 1), want: with(func(s *api.TokenSpec) {
+			s.Path, s.Files = ".podtoken-token-vault", []api.FileSpec{{Path: "vault", Steps: []api.Step{{Text: "x"}}}}
+		})},
+		"a hidden path without another file":         {value: set("path", ".podtoken-token-vault"), err: `segments that begin with ".podtoken"`},
+		"a hidden path of another token":             {value: strings.Replace(set("files", files("vault", "x")), `"path":"vault","refresh`, `"path":".podtoken-token-b","refresh`, 1), err: `segments that begin with ".podtoken"`},
+		"a file that leads out":                      {value: set("files", files("../x", "x")), err: `path "../x" of a file`},
+		"a file of ours":                             {value: set("files", files(".podtoken-token-vault", "x")), err: `path ".podtoken-token-vault" of a file`},
+		"a file in the place of the token":           {value: set("files", files("vault", "x")), err: `it cannot have files of the paths "vault" and "vault"`},
+		"a file below the token":                     {value: set("files", files("vault/x", "x")), err: `it cannot have files of the paths "vault" and "vault/x"`},
+		"a file without text":                        {value: set("files", files("x", "")), err: `steps of the file "x": it writes nothing`},
+		"a file with a value that nobody knows":      {value: set("files", []any{map[string]any{"path": "x", "steps": []any{map[string]any{"value": map[string]any{"get": ".x"}}}}}), err: `there is no "x"`},
+		"a file with a function that nobody knows":   {value: set("files", []any{map[string]any{"path": "x", "steps": []any{map[string]any{"value": map[string]any{"call": "env"}}}}}), err: `there is no function "env"`},
+		"a file with a step that nobody knows":       {value: set("files", []any{map[string]any{"path": "x", "steps": []any{map[string]any{"do": "exec", "value": map[string]any{"get": "."}}}}}), err: `nobody knows how to do "exec"`},
 		"a refresh that is missing is not filled in": {value: strings.Replace(goodToken, `,"refreshAtPercent":80`, "", 1), err: "refreshAtPercent 0"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -137,10 +156,14 @@ func TestValidate(t *testing.T) {
 		change func(*Config)
 		want   []string // parts, one for each line
 	}{
-		"good":                             {func(*Config) {}, nil},
-		"two tokens":                       {second("billing", "vault2"), nil},
-		"a name twice":                     {second("vault", "x"), []string{`token "vault" is given twice`}},
-		"a path twice":                     {second("billing", "vault"), []string{`paths "vault" and "vault"`}},
+		"good":         {func(*Config) {}, nil},
+		"two tokens":   {second("billing", "vault2"), nil},
+		"a name twice": {second("vault", "x"), []string{`token "vault" is given twice`}},
+		"a path twice": {second("billing", "vault"), []string{`paths "vault" and "vault"`}},
+		"a file that is another token's": {func(c *Config) {
+			second("billing", "billing")(c)
+			c.Tokens[1].Files = []api.FileSpec{{Path: "vault", Steps: []api.Step{{Text: "x"}}}}
+		}, []string{`tokens "vault" and "billing" cannot have the paths "vault" and "vault"`}},
 		"a path below another token's":     {second("billing", "vault/a"), []string{`paths "vault" and "vault/a"`}},
 		"no token":                         {func(c *Config) { c.Tokens = nil }, []string{"no token to keep: give at least one --token"}},
 		"a token that was not checked":     {func(c *Config) { c.Tokens[0].Audiences = nil }, []string{"it has 0 audiences"}},
@@ -177,6 +200,8 @@ func FuzzParseToken(f *testing.F) {
 	f.Add(goodToken)
 	f.Add(`{"name":"a","audiences":["\u0024(A)"],"expirationSeconds":600,"path":"a/b","mode":"0444","refreshAtPercent":20}`)
 	f.Add(`{"name":"a"}{}`)
+	f.Add(`{"name":"a","audiences":["b"],"expirationSeconds":600,"path":".podtoken-token-a","mode":"0444","refreshAtPercent":20,"files":[{"path":"a","steps":[` +
+		`{"text":"x"},{"do":"range","vars":["$i","$a"],"value":{"get":".audiences"},"then":[{"value":{"call":"json","args":[{"get":"$a"},{"literal":1}],"get":".x"}}],"else":[]}]}]}`)
 	f.Fuzz(func(t *testing.T, value string) {
 		spec, err := ParseToken(value)
 		if err != nil {

@@ -37,6 +37,8 @@ type Token struct {
 	Name      string   `json:"name"`
 	Path      string   `json:"path"`
 	Audiences []string `json:"audiences"`
+	// Files are made out of the token, and written before its own.
+	Files []string `json:"files,omitempty"`
 	// ExpiresAt is the end of the token on disk; absent for none.
 	ExpiresAt time.Time `json:"expiresAt,omitzero"`
 	// RefreshAt is when the API server is asked next, at the latest, also after failures.
@@ -65,8 +67,10 @@ func Read(dir string) (Status, error) {
 		return status, errors.New("decoding the sidecar's status: it names no token")
 	}
 	for _, token := range status.Tokens {
-		if !config.IsFilePath(token.Path) {
-			return status, fmt.Errorf("decoding the sidecar's status: token %q has the path %q", token.Name, token.Path)
+		for i, path := range append([]string{token.Path}, token.Files...) {
+			if !config.IsFilePath(path) && (i > 0 || !config.IsHidden(token.Name, path)) {
+				return status, fmt.Errorf("decoding the sidecar's status: token %q has the path %q", token.Name, path)
+			}
 		}
 	}
 	return status, nil
@@ -91,25 +95,8 @@ func ReadFile(dir, path string) (File, error) {
 
 // ReadToken is ReadFile with the token's text.
 func ReadToken(dir, path string) (File, []byte, error) {
-	name := filepath.Join(dir, filepath.FromSlash(path))
-	info, err := os.Lstat(name)
+	content, info, err := ReadContent(dir, path)
 	if err != nil {
-		return File{}, nil, err
-	}
-	if !info.Mode().IsRegular() {
-		return File{}, nil, fmt.Errorf("%q is not a regular file", path)
-	}
-	// Should a link or a pipe take its place right now, it is not followed and not waited for.
-	f, err := os.OpenFile(name, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
-	if err != nil {
-		return File{}, nil, err
-	}
-	defer func() { _ = f.Close() }()
-	content, err := io.ReadAll(io.LimitReader(f, maxTokenBytes))
-	if err != nil {
-		return File{}, nil, err
-	}
-	if info, err = f.Stat(); err != nil {
 		return File{}, nil, err
 	}
 	claims, err := jwt.Parse(string(content))
@@ -119,8 +106,34 @@ func ReadToken(dir, path string) (File, []byte, error) {
 	return File{Claims: claims, Mode: info.Mode().Perm(), Modified: info.ModTime(), Info: info}, content, nil
 }
 
+// ReadContent reads a regular file.
+func ReadContent(dir, path string) ([]byte, fs.FileInfo, error) {
+	name := filepath.Join(dir, filepath.FromSlash(path))
+	info, err := os.Lstat(name)
+	if err != nil {
+		return nil, nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, nil, fmt.Errorf("%q is not a regular file", path)
+	}
+	// Should a link or a pipe take its place right now, it is not followed and not waited for.
+	f, err := os.OpenFile(name, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer func() { _ = f.Close() }()
+	content, err := io.ReadAll(io.LimitReader(f, maxTokenBytes))
+	if err != nil {
+		return nil, nil, err
+	}
+	if info, err = f.Stat(); err != nil {
+		return nil, nil, err
+	}
+	return content, info, nil
+}
+
 // Problem is why the token's file cannot be used at the given time; empty when it can: the file exists, is a complete
-// token, and its end lies ahead.
+// token, and its end lies ahead. Files that are made out of the token are older than its own, so they only need to be there.
 func (t Token) Problem(dir string, now time.Time) string {
 	f, err := ReadFile(dir, t.Path)
 	switch {
@@ -137,5 +150,22 @@ func (t Token) Problem(dir string, now time.Time) string {
 	if !end.After(now) {
 		return "expired at " + end.Format(time.RFC3339) + " by this node's clock"
 	}
+	for _, path := range t.Files {
+		info, err := os.Lstat(filepath.Join(dir, filepath.FromSlash(path)))
+		switch {
+		case err != nil:
+			return fmt.Sprintf("has no file %q", path)
+		case !info.Mode().IsRegular():
+			return fmt.Sprintf("cannot be used: %q is not a regular file", path)
+		}
+	}
 	return ""
+}
+
+// shown are the paths of the files that applications read.
+func (t Token) shown() []string {
+	if config.IsHidden(t.Name, t.Path) {
+		return t.Files
+	}
+	return append([]string{t.Path}, t.Files...)
 }

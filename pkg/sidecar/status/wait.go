@@ -120,7 +120,7 @@ func Check(dir string, now time.Time) (lines []string, fresh bool, err error) {
 			}
 		}
 		fmt.Fprintf(&b, " (file %s, audiences %s, next request by %s)",
-			token.Path, strings.Join(token.Audiences, " "), token.RefreshAt.Format(time.RFC3339))
+			strings.Join(token.shown(), " "), strings.Join(token.Audiences, " "), token.RefreshAt.Format(time.RFC3339))
 		lines = append(lines, b.String())
 	}
 	return lines, fresh, nil

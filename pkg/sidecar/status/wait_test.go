@@ -223,3 +223,44 @@ func TestARequestOfTheFutureIsNoReplacement(t *testing.T) {
 		}
 	})
 }
+
+// A token with other files can be used when those are there, too.
+func TestProblemOfOtherFiles(t *testing.T) {
+	dir := t.TempDir()
+	token := Token{Name: "a", Path: ".podtoken-token-a", Files: []string{"a"}}
+	write(t, dir, ".podtoken-token-a", fresh())
+	if got := token.Problem(dir, time.Now()); got != `has no file "a"` {
+		t.Errorf("got %q", got)
+	}
+	if err := os.Mkdir(filepath.Join(dir, "a"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if got := token.Problem(dir, time.Now()); got != `cannot be used: "a" is not a regular file` {
+		t.Errorf("got %q", got)
+	}
+	if err := os.Remove(filepath.Join(dir, "a")); err != nil {
+		t.Fatal(err)
+	}
+	write(t, dir, "a", "x")
+	if got := token.Problem(dir, time.Now()); got != "" {
+		t.Errorf("got %q", got)
+	}
+}
+
+// A status that names files outside of the directory, or of podtoken's own, is not believed.
+func TestPathsInTheStatus(t *testing.T) {
+	for name, c := range map[string]struct {
+		token Token
+		good  bool
+	}{
+		"plain":                       {Token{Name: "a", Path: "a", Files: []string{"a.json"}}, true},
+		"hidden":                      {Token{Name: "a", Path: ".podtoken-token-a", Files: []string{"a"}}, true},
+		"another token's hidden file": {Token{Name: "a", Path: ".podtoken-token-b", Files: []string{"a"}}, false},
+		"a file that is hidden":       {Token{Name: "a", Path: "a", Files: []string{".podtoken-token-a"}}, false},
+		"a file outside":              {Token{Name: "a", Path: "a", Files: []string{"../a"}}, false},
+	} {
+		if _, err := Read(volume(t, c.token)); (err == nil) != c.good {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
