@@ -50,6 +50,48 @@ const (
 	AnnotationDelivery = Prefix + "delivery"
 	// AnnotationSidecarResources is the JSON of a container's resources.
 	AnnotationSidecarResources = Prefix + "sidecar-resources"
+	// AnnotationFormatOf is one of Formats: what the token's file holds.
+	AnnotationFormatOf = Prefix + "format."
+	// AnnotationTemplateOf is a template for what the token's file holds, in place of a format.
+	AnnotationTemplateOf = Prefix + "template."
+	// AnnotationKubeconfigServerOf is the API server in the kubeconfig of FormatKubeconfig; the pod's own cluster's by default.
+	AnnotationKubeconfigServerOf = Prefix + "kubeconfig-server."
+	// AnnotationKubeconfigCAOf has the certificates, PEM or base64 of it, that sign for that server.
+	AnnotationKubeconfigCAOf = Prefix + "kubeconfig-ca."
+
+	// AnnotationAWSRoleARNOf is the role that AWS SDKs assume with the token. It asks for the token, as the other presets do.
+	AnnotationAWSRoleARNOf = Prefix + "aws-role-arn."
+	// AnnotationAWSRegionOf is the region of the AWS SDKs.
+	AnnotationAWSRegionOf = Prefix + "aws-region."
+	// AnnotationAWSSessionNameOf names the session of the role.
+	AnnotationAWSSessionNameOf = Prefix + "aws-session-name."
+
+	// AnnotationAzureClientIDOf is the application or managed identity as which Azure SDKs log in with the token.
+	AnnotationAzureClientIDOf = Prefix + "azure-client-id."
+	// AnnotationAzureTenantIDOf is its tenant.
+	AnnotationAzureTenantIDOf = Prefix + "azure-tenant-id."
+	// AnnotationAzureAuthorityHostOf is where Azure SDKs log in; DefaultAzureAuthorityHost by default.
+	AnnotationAzureAuthorityHostOf = Prefix + "azure-authority-host."
+
+	// AnnotationGCPProviderOf is the workload identity pool's provider at which Google's libraries exchange the token.
+	AnnotationGCPProviderOf = Prefix + "gcp-provider."
+	// AnnotationGCPServiceAccountOf is the service account that is impersonated then: its e-mail address, or the URL for that.
+	AnnotationGCPServiceAccountOf = Prefix + "gcp-service-account."
+	// AnnotationGCPTokenURLOf is where the token is exchanged; DefaultGCPTokenURL by default.
+	AnnotationGCPTokenURLOf = Prefix + "gcp-token-url."
+
+	// AnnotationVaultRoleOf is the role as which a Vault or OpenBao agent logs in with the token.
+	AnnotationVaultRoleOf = Prefix + "vault-role."
+	// AnnotationVaultAddrOf is the server's URL.
+	AnnotationVaultAddrOf = Prefix + "vault-addr."
+	// AnnotationVaultAuthPathOf is the mount of the JWT auth method; DefaultVaultAuthPath by default.
+	AnnotationVaultAuthPathOf = Prefix + "vault-auth-path."
+	// AnnotationVaultNamespaceOf is the server's namespace.
+	AnnotationVaultNamespaceOf = Prefix + "vault-namespace."
+
+	// AnnotationProfile names sets of settings of the installation.
+	AnnotationProfile = Prefix + "profile"
+
 	// AnnotationInject switches injection off with "false".
 	AnnotationInject = Prefix + "inject"
 
@@ -61,6 +103,47 @@ const (
 const (
 	DeliverySidecar   = "sidecar"
 	DeliveryProjected = "projected"
+)
+
+// Values of AnnotationFormatOf.
+const (
+	// FormatRaw is the token and nothing else.
+	FormatRaw = "raw"
+	// FormatJSON is an object with token, audiences and expiration.
+	FormatJSON = "json"
+	// FormatHeader is the header of an HTTP request, as curl -H @file takes it.
+	FormatHeader = "header"
+	// FormatKubeconfig is a kubeconfig with server, authorities and token.
+	FormatKubeconfig = "kubeconfig"
+	// FormatExecCredential is an ExecCredential of client.authentication.k8s.io/v1.
+	FormatExecCredential = "exec-credential" //nolint:gosec // a name
+)
+
+// Formats lists every value of AnnotationFormatOf.
+func Formats() []string {
+	return []string{FormatRaw, FormatJSON, FormatHeader, FormatKubeconfig, FormatExecCredential}
+}
+
+// Default audiences of the presets: those that the other side expects when nobody configures another. That of
+// AnnotationGCPProviderOf is GCPAudiencePrefix and the provider.
+const (
+	AWSAudience       = "sts.amazonaws.com"
+	AzureAudience     = "api://AzureADTokenExchange"
+	GCPAudiencePrefix = "https://iam.googleapis.com/"
+	VaultAudience     = "vault"
+)
+
+// Other defaults of the presets.
+const (
+	DefaultAzureAuthorityHost = "https://login.microsoftonline.com/"
+	DefaultGCPTokenURL        = "https://sts.googleapis.com/v1/token" //nolint:gosec // a public address
+	DefaultVaultAuthPath      = "auth/jwt"
+)
+
+// Suffixes of the path of a token for the files that presets add.
+const (
+	GCPFileSuffix   = ".json"
+	VaultFileSuffix = ".hcl"
 )
 
 // NotifySignals are the signals of AnnotationNotifySignal: those that a program may take as "read your files again".

@@ -34,6 +34,8 @@ type Config struct {
 	Kind       string        `json:"kind"`
 	Sidecar    SidecarConfig `json:"sidecar"`
 	Tokens     TokensConfig  `json:"tokens"`
+	// Profiles are sets of settings that pods name: by name, then by the annotation's key without prefix.
+	Profiles map[string]map[string]string `json:"profiles"`
 }
 
 // SidecarConfig is about the injected container.
@@ -105,6 +107,9 @@ func (c *Config) setDefaults() {
 	if t.MaxPerPod == 0 {
 		t.MaxPerPod = 16
 	}
+	if len(c.Profiles) == 0 {
+		c.Profiles = nil
+	}
 }
 
 // validate returns one text per problem: field, value, what is allowed.
@@ -147,6 +152,9 @@ func (c *Config) validate() []string {
 	}
 	if t.MaxPerPod < 1 || t.MaxPerPod > maxTokensPerPod {
 		add("tokens.maxPerPod: %d is not allowed, use 1 to %d", t.MaxPerPod, maxTokensPerPod)
+	}
+	if len(problems) == 0 { // They are held against the limits.
+		problems = c.profileProblems()
 	}
 	return problems
 }

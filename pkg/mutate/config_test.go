@@ -52,6 +52,13 @@ tokens: {maxExpiration: 48h, maxPerPod: 3}
 				c.Tokens = TokensConfig{MaxExpiration: metav1.Duration{Duration: 48 * time.Hour}, MaxPerPod: 3}
 			},
 		},
+		"profiles": {
+			"profiles:\n  vault: {vault-role.vault: app, expiration: 30m}\n  region: {aws-region.aws: eu-central-1}\n  plain: {expiration.a: 3600, wait: false}\n",
+			func(c *Config) {
+				c.Profiles = map[string]map[string]string{"vault": {"vault-role.vault": "app", "expiration": "30m"}, "region": {"aws-region.aws": "eu-central-1"},
+					"plain": {"expiration.a": "3600", "wait": "false"}}
+			},
+		},
 		"the user left to the platform": {"  runAsUser: null\n", func(c *Config) { c.Sidecar.RunAsUser = nil }},
 		"no resources":                  {"  resources: {}\n", func(c *Config) { c.Sidecar.Resources = &corev1.ResourceRequirements{} }},
 	}
@@ -71,6 +78,9 @@ tokens: {maxExpiration: 48h, maxPerPod: 3}
 }
 
 func TestParseConfigErrors(t *testing.T) {
+	profile := func(name, settings string) string {
+		return defaultConfig + "profiles: {" + name + ": {" + settings + "}}\n"
+	}
 	tests := map[string]struct{ text, want string }{
 		"empty": {
 			"", `apiVersion: "" is not known, use "podtoken.dev/v1alpha1"; kind: "" is not known, use "WebhookConfiguration"; sidecar.image: "" is not the name of an image`,
@@ -92,6 +102,18 @@ func TestParseConfigErrors(t *testing.T) {
 		"a maximum in seconds":         {defaultConfig + "tokens: {maxExpiration: 3600}\n", `parsing configuration: `},
 		"a negative number of tokens":  {defaultConfig + "tokens: {maxPerPod: -1}\n", `tokens.maxPerPod: -1 is not allowed, use 1 to 256`},
 		"an image with a line break":   {strings.Replace(defaultConfig, "podtoken/sidecar:v0.1.0", `"a\nb"`, 1), `sidecar.image: "a\nb" is not the name of an image`},
+		"the name of a profile":        {profile("Vault", "expiration: 30m"), `profiles[Vault]: the name must be 1 to 40 lower-case letters`},
+		"an empty profile":             {profile("a", ""), `profiles[a]: it is empty: add settings as "expiration: 30m", or remove it`},
+		"an unknown setting":           {profile("a", "expiry: 30m"), `profiles[a]: podtoken.dev/expiry is not a known annotation`},
+		"a list in a profile":          {profile("a", "audience.a: [a, b]"), `parsing configuration: `},
+		"a setting of pods alone":      {profile("a", "delivery: projected"), `profiles[a]: delivery can only be set on a pod`},
+		"a profile in a profile":       {profile("a", "profile: a"), `profiles[a]: profile can only be set on a pod`},
+		"the switch in a profile":      {profile("a", `inject: "false"`), `profiles[a]: inject can only be set on a pod`},
+		"a value of a profile":         {profile("a", "format.x: yaml"), `profiles[a]: podtoken.dev/format.x: "yaml" is not a format`},
+		"a lifetime of a profile":      {profile("a", "expiration.x: 48h"), `profiles[a]: podtoken.dev/expiration.x: "48h" is longer than this installation allows`},
+		"a template of a profile":      {profile("a", "template.x: '{{.foo}}'"), `profiles[a]: podtoken.dev/template.x: the value is not a template that can be used`},
+		"a preset of a profile":        {profile("a", "aws-region.x: '$'"), `profiles[a]: podtoken.dev/aws-region.x: "$" is not a region`},
+		"what cannot go together":      {profile("a", "format.x: json, template.x: 'a'"), `both say what is in the file of the token "x"`},
 		"several problems, in one err": {defaultConfig + "  runAsUser: 0\n  bestEffort: x\n", `; sidecar.bestEffort: "x"`},
 	}
 	for name, test := range tests {

@@ -12,7 +12,7 @@ import (
 func (p *plan) conflicts() []problem {
 	var problems []problem
 	add := func(format string, args ...any) {
-		problems = append(problems, problem{api.ReasonConflict, fmt.Sprintf(format, args...)})
+		problems = append(problems, problem{reason: api.ReasonConflict, text: fmt.Sprintf(format, args...)})
 	}
 
 	difference := p.settle()

@@ -39,10 +39,10 @@ func Mutate(in Input) Result {
 		return result
 	}
 	if where := windows(&in.Pod.Spec); where != "" && !badSwitch(in.Pod) {
-		return deny([]problem{{api.ReasonUnsupported, fmt.Sprintf("%s makes this a Windows pod, and Windows pods are not supported: "+
+		return deny([]problem{{reason: api.ReasonUnsupported, text: fmt.Sprintf("%s makes this a Windows pod, and Windows pods are not supported: "+
 			"remove the podtoken annotations, or set %s to \"false\"", where, api.AnnotationInject)}})
 	}
-	req, problems := parse(in.Pod.Metadata.Annotations, &in.Config.Tokens)
+	req, problems := parse(in.Pod.Metadata.Annotations, in.Config)
 	p, misfits := newPlan(in, req)
 	if problems = append(problems, misfits...); len(problems) > 0 {
 		return deny(problems)

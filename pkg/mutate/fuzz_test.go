@@ -2,11 +2,11 @@ package mutate
 
 import (
 	"bytes"
-	"encoding/json"
 	"fmt"
 	"math/rand/v2"
 	"path"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -36,9 +36,20 @@ var annotationSeeds = []string{
 	"audience.a=a\naudience.b=b\naudience.c-d=c\nenv.a=none\nwait=false\nrefresh-at=20%\nmount-path=/etc/tokens\nmetrics-port=9102\nreadiness=true",
 	"audience.a=a\ncontainers=c0 c1\nskip-containers=i0\nnotify=http://localhost:8080/reload\nnotify-signal=SIGHUP:nginx\ndelivery=sidecar\ninject=true",
 	"audience.a=a\nexpiration.a=2h\ndelivery=projected\nsidecar-resources={\"requests\":{\"cpu\":\"1m\"}}",
+	"audience.a=a b\nformat.a=kubeconfig\nkubeconfig-server.a=https://k8s.example.com\naudience.b=b\ntemplate.b={{range .audiences}}{{json .}}$(A){{end}}\nformat.c=json\naudience.c=c\naudience.d=d\nformat.d=header",
+	"aws-role-arn.a=arn:aws:iam::123456789012:role/r\naws-region.a=eu-central-1\naws-session-name.a=s1\nazure-client-id.b=00000000-1111-2222-3333-444444444444\nazure-tenant-id.b=t\nazure-authority-host.b=https://login.example.com/",
+	"gcp-provider.g=projects/1/locations/global/workloadIdentityPools/p/providers/q\ngcp-service-account.g=a@b.example.com\ngcp-token-url.g=https://sts.example.com\nvault-role.v=r\nvault-addr.v=http://v:8200\nvault-auth-path.v=auth/k\nvault-namespace.v=n\npath.v=x/y",
+	"profile=base,vault\nexpiration=20m\naudience=x",
 	"audience.a=$(HOME)\nsidecar-resources={\"limits\":{\"memory\":\"16Mi\"}}\nstatus={}",
 	"audiance.a=a\npath=x\nwait.a=true\naudience.A_b=x\nexpiration=1\nfile-mode=0666\nmount-path=/\nnotify=http://x/\ninject=maybe",
 }
+
+// fuzzConfig has profiles.
+const fuzzConfig = defaultConfig + `
+profiles:
+  base: {expiration: 30m, file-mode: "0440"}
+  vault: {audience.vault: "vault, b", env.vault: VAULT_JWT, format.vault: json}
+`
 
 // FuzzParse: the parser never panics, reports the same for the same, and what it takes keeps its own rules and is the same
 // when it is written down and parsed again.
@@ -46,12 +57,12 @@ func FuzzParse(f *testing.F) {
 	for _, seed := range annotationSeeds {
 		f.Add(seed)
 	}
-	limits := &parsedConfig(f, defaultConfig).Tokens
-	exported := cmp.AllowUnexported(request{}, tokenRequest{}, problem{})
+	cfg := parsedConfig(f, fuzzConfig)
+	exported := cmp.AllowUnexported(request{}, tokenRequest{}, problem{}, extraFile{}, variable{})
 	f.Fuzz(func(t *testing.T, text string) {
 		annotations := annotationLines(text)
-		req, problems := parse(annotations, limits)
-		again, againProblems := parse(annotations, limits)
+		req, problems := parse(annotations, cfg)
+		again, againProblems := parse(annotations, cfg)
 		if diff := cmp.Diff(req, again, exported) + cmp.Diff(problems, againProblems, exported); diff != "" {
 			t.Fatalf("parsing twice gives different results:\n%s", diff)
 		}
@@ -64,8 +75,8 @@ func FuzzParse(f *testing.F) {
 			return
 		}
 		checkRequest(t, req)
-		written := writeAnnotations(req)
-		again, againProblems = parse(written, limits)
+		written := writeAnnotations(req, annotations)
+		again, againProblems = parse(written, cfg)
 		if len(againProblems) > 0 {
 			t.Fatalf("what was taken is refused when it is written down: %v\n%v", againProblems, written)
 		}
@@ -96,6 +107,18 @@ func checkRequest(t *testing.T, req *request) {
 		if path.Clean(token.path) != token.path || path.IsAbs(token.path) || strings.Contains(token.path, "..") && strings.HasPrefix(path.Base(token.path), "..") {
 			t.Errorf("path %q", token.path)
 		}
+		for _, file := range token.extra {
+			if used["path "+file.path] {
+				t.Errorf("path %q twice", file.path)
+			}
+			used["path "+file.path] = true
+		}
+		for _, v := range token.variables {
+			if strings.Contains(v.value, "$") || v.value == "" || used["env "+v.name] && v.name != token.env {
+				t.Errorf("variable %q: %q", v.name, v.value)
+			}
+			used["env "+v.name] = v.name != token.env
+		}
 		if used["path "+token.path] || token.env != "" && used["env "+token.env] {
 			t.Errorf("path %q or variable %q twice", token.path, token.env)
 		}
@@ -109,7 +132,7 @@ func checkRequest(t *testing.T, req *request) {
 	for _, want := range req.withModes("0400") {
 		written := argument(want)
 		got, err := config.ParseToken(written)
-		if diff := cmp.Diff(want, got); err != nil || diff != "" || strings.Contains(written, "$") {
+		if diff := cmp.Diff(string(mustJSON(want)), string(mustJSON(got))); err != nil || diff != "" || strings.Contains(written, "$") {
 			t.Errorf("the sidecar makes something else of %s: %v\n%s", written, err, diff)
 		}
 	}
@@ -130,7 +153,7 @@ func checkRequest(t *testing.T, req *request) {
 }
 
 // writeAnnotations is the inverse of parse.
-func writeAnnotations(req *request) map[string]string {
+func writeAnnotations(req *request, original map[string]string) map[string]string {
 	annotations := map[string]string{
 		"podtoken.dev/mount-path": req.mountPath,
 		"podtoken.dev/refresh-at": fmt.Sprintf("%d%%", req.refreshAtPercent),
@@ -163,6 +186,16 @@ func writeAnnotations(req *request) map[string]string {
 		}
 		set("file-mode."+token.name, token.mode)
 	}
+	// What is made of formats and presets does not tell what they were.
+	for key, value := range original {
+		base, _, suffixed := strings.Cut(strings.TrimPrefix(key, "podtoken.dev/"), ".")
+		if suffixed && !slices.Contains([]string{"audience", "expiration", "path", "env", "file-mode"}, base) {
+			annotations[key] = value
+		}
+	}
+	if _, ok := original["podtoken.dev/profile"]; ok {
+		set("profile", original["podtoken.dev/profile"])
+	}
 	return annotations
 }
 
@@ -173,7 +206,7 @@ func FuzzMutate(f *testing.F) {
 		f.Add(seed, []byte{byte(i)}, `{}`)
 		f.Add(seed, []byte("\x02\x03\x01\x04\x05\x06\x07\x08\x09\x0a\x0b\x0c\x0d\x0e\x0f"+strings.Repeat(string(rune('0'+i)), 40)), `{"future": [1, {"a": null}]}`)
 	}
-	cfg := parsedConfig(f, defaultConfig)
+	cfg := parsedConfig(f, fuzzConfig)
 	f.Fuzz(func(t *testing.T, annotations string, shape []byte, unknown string) {
 		checkMutate(t, cfg, fuzzedPod(annotationLines(annotations), shape, unknown))
 	})
@@ -181,7 +214,7 @@ func FuzzMutate(f *testing.F) {
 
 // TestMutateRandomPods is FuzzMutate for a fixed set of pods of all shapes, so that every test run has it.
 func TestMutateRandomPods(t *testing.T) {
-	cfg := parsedConfig(t, defaultConfig)
+	cfg := parsedConfig(t, fuzzConfig)
 	random := rand.New(rand.NewPCG(1, 2))
 	outcomes := map[api.Outcome]int{}
 	for range 1000 {
@@ -191,7 +224,7 @@ func TestMutateRandomPods(t *testing.T) {
 				shape[i] = byte(random.Uint32())
 			}
 		}
-		annotations := annotationLines(annotationSeeds[random.IntN(5)])
+		annotations := annotationLines(annotationSeeds[random.IntN(len(annotationSeeds)-2)])
 		outcomes[checkMutate(t, cfg, fuzzedPod(annotations, shape, `{"deep": [1]}`))]++
 	}
 	if outcomes["Injected"] < 200 || outcomes["Denied"] < 200 {
@@ -246,119 +279,6 @@ func checkLaterContainer(t *testing.T, in Input, injected []byte) {
 	if init := in.Pod.Spec.InitContainers; got.Reason == api.ReasonSidecar && init[0].Name != "podtoken" {
 		t.Errorf("the first init container is %q", init[0].Name)
 	}
-}
-
-// fuzzedPod builds a pod out of bytes. The unknown JSON, when it is valid, is put on every object.
-func fuzzedPod(annotations map[string]string, shape []byte, unknown string) []byte {
-	b := &shapeReader{shape: shape}
-	if json.Valid([]byte(unknown)) {
-		b.unknown = json.RawMessage(unknown)
-	}
-	metadata := b.object(map[string]any{"name": "app"})
-	if len(annotations) > 0 {
-		metadata["annotations"] = annotations
-	}
-	switch b.next(4) {
-	case 1:
-		metadata["labels"] = map[string]string{}
-	case 2:
-		metadata["labels"] = map[string]string{"app": "web", "podtoken.dev/injected": b.pick("true", "", "false")}
-	case 3:
-		metadata["labels"] = nil
-	}
-	if b.next(3) == 1 && annotations != nil {
-		annotations["cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes"] = b.pick("", "a", "a,podtoken", ",a", "podtoken-api")
-	}
-	spec := b.object(map[string]any{})
-	spec["containers"] = b.list(1+b.next(3), func(i int) any { return b.container("c", i) })
-	if n := b.next(4); n > 0 {
-		spec["initContainers"] = b.list(n-1, func(i int) any { return b.container("i", i) })
-	}
-	if n := b.next(4); n > 0 {
-		spec["volumes"] = b.list(n-1, func(int) any {
-			volume := map[string]any{"name": b.pick("data", "cache", "podtoken", "podtoken-api")}
-			switch b.next(3) {
-			case 1:
-				volume["emptyDir"] = map[string]any{"medium": "Memory", "sizeLimit": b.pick("1Mi", "1024Ki", "2Mi")}
-			case 2:
-				volume["projected"] = map[string]any{"sources": []any{}}
-			}
-			return b.object(volume)
-		})
-	}
-	spec["hostNetwork"] = b.next(3) == 1
-	spec["shareProcessNamespace"] = b.next(2) == 1
-	if b.next(2) == 1 {
-		spec["securityContext"] = b.object(map[string]any{"runAsUser": b.next(3), "fsGroup": b.next(2)})
-	}
-	if b.next(4) == 1 {
-		spec["resources"] = map[string]any{"limits": map[string]any{"cpu": b.next(2)}}
-	}
-	return mustJSON(b.object(map[string]any{"metadata": metadata, "spec": spec}))
-}
-
-// shapeReader makes choices out of bytes, and the first choice each time when there are no more.
-type shapeReader struct {
-	shape   []byte
-	unknown json.RawMessage
-}
-
-func (b *shapeReader) next(n int) int {
-	if len(b.shape) == 0 {
-		return 0
-	}
-	choice := int(b.shape[0]) % n
-	b.shape = b.shape[1:]
-	return choice
-}
-
-func (b *shapeReader) pick(choices ...string) string { return choices[b.next(len(choices))] }
-
-func (b *shapeReader) list(n int, element func(i int) any) []any {
-	elements := []any{}
-	for i := range n {
-		elements = append(elements, element(i))
-	}
-	return elements
-}
-
-func (b *shapeReader) object(fields map[string]any) map[string]any {
-	if b.unknown != nil {
-		fields["futureField"] = b.unknown
-	}
-	return fields
-}
-
-func (b *shapeReader) container(prefix string, i int) any {
-	c := b.object(map[string]any{"name": prefix + strconv.Itoa(i)})
-	if n := b.next(4); n > 0 {
-		c["env"] = b.list(n-1, func(int) any {
-			return b.object(map[string]any{"name": b.pick("A", "A_TOKEN_FILE", "V", "TOKEN_TOKEN_FILE"), "value": b.pick("", "/var/run/secrets/podtoken.dev/a", "x")})
-		})
-	}
-	if n := b.next(4); n > 0 {
-		c["volumeMounts"] = b.list(n-1, func(int) any {
-			mount := map[string]any{
-				"name":      b.pick("data", "podtoken", "podtoken-api", "cache"),
-				"mountPath": b.pick("/data", "/var/run/secrets/podtoken.dev", "/var/run/secrets/podtoken.dev/a", "/etc/tokens/", "/var/run"),
-				"readOnly":  b.next(2) == 0,
-			}
-			if b.next(4) == 1 {
-				mount["subPath"] = "x"
-			}
-			return b.object(mount)
-		})
-	}
-	if b.next(3) == 1 {
-		c["securityContext"] = b.object(map[string]any{"runAsUser": b.next(4), "seLinuxOptions": map[string]any{"level": b.pick("s0", "s1")}})
-	}
-	if b.next(3) == 1 {
-		c["resources"] = map[string]any{"limits": map[string]any{"cpu": "1", "memory": "1Gi"}, "requests": map[string]any{"cpu": b.next(3)}}
-	}
-	if b.next(4) == 1 {
-		c["ports"] = []any{map[string]any{"containerPort": 9102, "protocol": b.pick("TCP", "UDP")}}
-	}
-	return c
 }
 
 // FuzzDecode: no JSON makes decoding or Mutate panic, whatever its types are.

@@ -184,6 +184,12 @@ func (r *request) withModes(mode string) []api.TokenSpec {
 		if t.mode != "" {
 			spec.Mode = t.mode
 		}
+		if len(t.steps) > 0 {
+			spec.Path, spec.Files = api.TokenPrefix+t.name, []api.FileSpec{{Path: t.path, Steps: t.steps}}
+		}
+		for _, file := range t.extra {
+			spec.Files = append(spec.Files, api.FileSpec{Path: file.path, Steps: file.steps})
+		}
 		tokens = append(tokens, spec)
 	}
 	return tokens

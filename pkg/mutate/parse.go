@@ -45,12 +45,37 @@ type tokenRequest struct {
 	env string
 	// mode is empty when the pod's users decide it (see identityOf).
 	mode string
+
+	// steps make the file of another format than the raw one; the token itself is in a hidden file then.
+	steps []api.Step
+	// extra are files that a preset adds, and variables what it sets besides env.
+	extra     []extraFile
+	variables []variable
+	// ownKubeconfig is set for a kubeconfig of the pod's own cluster.
+	ownKubeconfig bool
+}
+
+// extraFile is a file beside that of the token, as path and file of a tokenRequest.
+type extraFile struct {
+	path  string
+	steps []api.Step
+}
+
+// variable is one that a preset sets in the containers.
+type variable struct {
+	name, value string
+	// unless is another variable of the user's, beside which this one is not wanted.
+	unless string
+	// quiet is set for defaults, which the user may replace without a warning.
+	quiet bool
 }
 
 // problem is one reason for a denial. The text names the annotation or field, its value, what is allowed, what to do.
 type problem struct {
 	reason api.Reason
 	text   string
+	// partial is set when another annotation is missing, which a profile may leave to the pod.
+	partial bool
 }
 
 // limitError is the error of a value that is well-formed and more than the installation allows.
@@ -71,31 +96,29 @@ const (
 )
 
 // settings are the known keys without suffix. AnnotationStatus is absent: it is not the user's.
-var settings = map[string]scope{
-	api.AnnotationAudience:         bothScopes,
-	api.AnnotationExpiration:       bothScopes,
-	pathSetting:                    tokenScope,
-	envSetting:                     tokenScope,
-	api.AnnotationFileMode:         bothScopes,
-	api.AnnotationMountPath:        podScope,
-	api.AnnotationContainers:       podScope,
-	api.AnnotationSkipContainers:   podScope,
-	api.AnnotationRefreshAt:        podScope,
-	api.AnnotationWait:             podScope,
-	api.AnnotationNotify:           podScope,
-	api.AnnotationNotifySignal:     podScope,
-	api.AnnotationMetricsPort:      podScope,
-	api.AnnotationReadiness:        podScope,
-	api.AnnotationDelivery:         podScope,
-	api.AnnotationSidecarResources: podScope,
-	api.AnnotationInject:           podScope,
-}
+var settings = allSettings()
 
-// Settings that exist only with a token's name, without the dot before it.
-var (
-	pathSetting = strings.TrimSuffix(api.AnnotationPathOf, ".")
-	envSetting  = strings.TrimSuffix(api.AnnotationEnvOf, ".")
-)
+func allSettings() map[string]scope {
+	all := map[string]scope{api.AnnotationAudience: bothScopes, api.AnnotationExpiration: bothScopes, api.AnnotationFileMode: bothScopes}
+	for _, key := range []string{
+		api.AnnotationMountPath, api.AnnotationContainers, api.AnnotationSkipContainers, api.AnnotationRefreshAt, api.AnnotationWait,
+		api.AnnotationNotify, api.AnnotationNotifySignal, api.AnnotationMetricsPort, api.AnnotationReadiness, api.AnnotationDelivery,
+		api.AnnotationSidecarResources, api.AnnotationProfile, api.AnnotationInject,
+	} {
+		all[key] = podScope
+	}
+	for _, key := range []string{
+		api.AnnotationPathOf, api.AnnotationEnvOf, api.AnnotationFormatOf, api.AnnotationTemplateOf,
+		api.AnnotationKubeconfigServerOf, api.AnnotationKubeconfigCAOf,
+		api.AnnotationAWSRoleARNOf, api.AnnotationAWSRegionOf, api.AnnotationAWSSessionNameOf,
+		api.AnnotationAzureClientIDOf, api.AnnotationAzureTenantIDOf, api.AnnotationAzureAuthorityHostOf,
+		api.AnnotationGCPProviderOf, api.AnnotationGCPServiceAccountOf, api.AnnotationGCPTokenURLOf,
+		api.AnnotationVaultRoleOf, api.AnnotationVaultAddrOf, api.AnnotationVaultAuthPathOf, api.AnnotationVaultNamespaceOf,
+	} {
+		all[strings.TrimSuffix(key, ".")] = tokenScope
+	}
+	return all
+}
 
 // sidecarSettings have no effect with DeliveryProjected. Those of bothScopes count with a token's name, too.
 var sidecarSettings = []string{
@@ -106,16 +129,19 @@ var sidecarSettings = []string{
 // parser collects what is wrong while it reads the annotations.
 type parser struct {
 	annotations map[string]string
-	limits      *TokensConfig
-	problems    []problem
+	// profile has the profile of each annotation that the pod itself does not have.
+	profile  map[string]string
+	limits   *TokensConfig
+	problems []problem
 }
 
 // parse reads the annotations of a pod that has at least one of ours. It reports all problems, in a fixed order: the
-// switch, the keys (sorted), the settings of the pod, the tokens (by name). With problems the request is not complete.
-func parse(annotations map[string]string, limits *TokensConfig) (*request, []problem) {
-	p := &parser{annotations: annotations, limits: limits}
+// profiles, the switch, the keys (sorted), the settings of the pod, the tokens (by name). With problems the request is not complete.
+func parse(annotations map[string]string, cfg *Config) (*request, []problem) {
+	p := &parser{annotations: annotations, limits: &cfg.Tokens}
+	p.addProfiles(cfg.Profiles)
 	if value, ok := annotations[api.AnnotationInject]; ok && value != "true" {
-		p.fail(api.ReasonInvalidValue, api.AnnotationInject, value, errors.New(`is not allowed: use "true" or "false"`))
+		p.fail(api.AnnotationInject, value, errors.New(`is not allowed: use "true" or "false"`))
 	}
 	names := p.keys()
 	req := &request{
@@ -141,14 +167,33 @@ func parse(annotations map[string]string, limits *TokensConfig) (*request, []pro
 }
 
 func (p *parser) add(reason api.Reason, format string, args ...any) {
-	p.problems = append(p.problems, problem{reason, fmt.Sprintf(format, args...)})
+	p.problems = append(p.problems, problem{reason: reason, text: fmt.Sprintf(format, args...)})
 }
 
-func (p *parser) fail(reason api.Reason, key, value string, err error) {
+// need is a problem that another annotation would solve.
+func (p *parser) need(format string, args ...any) {
+	p.problems = append(p.problems, problem{api.ReasonInvalidValue, fmt.Sprintf(format, args...), true})
+}
+
+// label is a key for a message, with the profile that has it.
+func (p *parser) label(key string) string {
+	if name, ok := p.profile[key]; ok {
+		return fmt.Sprintf("%s (profile %q)", plain(key), name)
+	}
+	return plain(key)
+}
+
+// fail is about the value of one annotation.
+func (p *parser) fail(key, value string, err error) {
+	reason := api.ReasonInvalidValue
 	if errors.As(err, new(limitError)) {
 		reason = api.ReasonLimitExceeded
 	}
-	p.add(reason, "%s: %s %s", key, quote(value), err)
+	shown := quote(value)
+	if strings.HasPrefix(key, api.AnnotationTemplateOf) || strings.HasPrefix(key, api.AnnotationKubeconfigCAOf) {
+		shown = "the value" // somebody may have put a secret there
+	}
+	p.add(reason, "%s: %s %s", p.label(key), shown, err)
 }
 
 // setting returns the parsed value of the annotation, or the fallback when there is none or it is wrong.
@@ -159,7 +204,7 @@ func setting[T any](p *parser, key string, fallback T, parse func(string) (T, er
 	}
 	parsed, err := parse(value)
 	if err != nil {
-		p.fail(api.ReasonInvalidValue, key, value, err)
+		p.fail(key, value, err)
 		return fallback
 	}
 	return parsed
@@ -167,8 +212,9 @@ func setting[T any](p *parser, key string, fallback T, parse func(string) (T, er
 
 // keys checks the keys and returns the names of the tokens, sorted.
 func (p *parser) keys() []string {
-	// Token names that some setting uses, with the first such key in sorted order; "" for those with an audience.
+	// Token names that some setting uses, with the first such key in sorted order.
 	used := map[string]string{}
+	asked := map[string]bool{}
 	for _, key := range slices.Sorted(maps.Keys(p.annotations)) {
 		rest, ours := strings.CutPrefix(key, api.Prefix)
 		if !ours || key == api.AnnotationStatus {
@@ -179,36 +225,36 @@ func (p *parser) keys() []string {
 		scope, known := settings[base]
 		switch {
 		case !known || suffixed && scope == podScope || !suffixed && scope == tokenScope:
-			p.add(api.ReasonUnknownAnnotation, "%s is not a known annotation: %s", plain(key), hint(base, token))
+			p.add(api.ReasonUnknownAnnotation, "%s is not a known annotation: %s", p.label(key), hint(base, token))
 		case suffixed && !isTokenName(token):
 			p.add(api.ReasonInvalidValue, "%s: %s is not a token's name: use 1 to %d lower-case letters, digits and '-', "+
-				"with a letter or digit at both ends", plain(key), quote(token), api.MaxTokenNameLength)
+				"with a letter or digit at both ends", p.label(key), quote(token), api.MaxTokenNameLength)
 		case base == api.AnnotationAudience:
 			if !suffixed {
 				token = api.DefaultTokenName
 			} else if _, both := p.annotations[base]; both && token == api.DefaultTokenName {
 				p.add(api.ReasonInvalidValue, "%s and %s both name the audiences of the token %q: remove one", base, key, token)
 			}
-			used[token] = ""
+			asked[token] = true
 		case suffixed:
-			// audience.<token> sorts before every other setting, so a token that is missing here has no audience.
+			if asksByPreset(base) {
+				asked[token] = true
+			}
 			if _, ok := used[token]; !ok {
 				used[token] = key
 			}
 		}
 	}
-	var names []string
 	for _, name := range slices.Sorted(maps.Keys(used)) {
-		if key := used[name]; key != "" {
-			p.add(api.ReasonNoAudience, "%s: there is no token %q: add %s%s with the token's audiences, or remove this annotation",
-				key, name, api.AnnotationAudienceOf, name)
-			continue
+		if !asked[name] {
+			p.problems = append(p.problems, problem{api.ReasonNoAudience, fmt.Sprintf("%s: there is no token %q: add %s, "+
+				"or remove this annotation", p.label(used[name]), name, whatAsks(used[name], name)), true})
 		}
-		names = append(names, name)
 	}
+	names := slices.Sorted(maps.Keys(asked))
 	if len(names) == 0 && len(p.problems) == 0 {
-		p.add(api.ReasonNoAudience, `the pod has podtoken annotations and asks for no token: add %s<name> with the audiences of a token, `+
-			`or set %s to "false"`, api.AnnotationAudienceOf, api.AnnotationInject)
+		p.problems = append(p.problems, problem{api.ReasonNoAudience, fmt.Sprintf(`the pod has podtoken annotations and asks for no token: add %s<name> `+
+			`with the audiences of a token, or set %s to "false"`, api.AnnotationAudienceOf, api.AnnotationInject), true})
 	}
 	return names
 }
@@ -224,24 +270,27 @@ func (p *parser) tokens(req *request, names []string) {
 	expiration := setting(p, api.AnnotationExpiration, min(api.DefaultExpirationSeconds, int64(p.limits.MaxExpiration.Seconds())), parseExpiration)
 	mode := setting(p, api.AnnotationFileMode, "", parseFileMode)
 	for _, name := range names {
-		audienceKey := api.AnnotationAudienceOf + name
-		if _, ok := p.annotations[audienceKey]; !ok {
-			audienceKey = api.AnnotationAudience
-		}
 		relative := setting(p, api.AnnotationPathOf+name, name, parsePath)
-		req.tokens = append(req.tokens, tokenRequest{
+		t := tokenRequest{
 			name:              name,
-			audiences:         setting(p, audienceKey, nil, parseAudiences),
 			expirationSeconds: setting(p, api.AnnotationExpirationOf+name, expiration, parseExpiration),
 			path:              relative,
 			file:              req.mountPath + "/" + relative,
-			env:               p.env(name),
 			mode:              setting(p, api.AnnotationFileModeOf+name, mode, parseFileMode),
-		})
+		}
+		preset := p.presetOf(&t)
+		t.audiences = p.audiences(&t, preset)
+		t.env = p.env(name, preset)
+		if preset != nil {
+			p.setPreset(&t, preset)
+		}
+		p.format(&t, req.mountPath, preset)
+		req.tokens = append(req.tokens, t)
 	}
 	p.checkUnique(req.tokens)
+	p.checkSize(req)
 	for _, base := range []string{api.AnnotationExpiration, api.AnnotationFileMode} {
-		_, set := p.annotations[base]
+		set := p.own(base)
 		usesIt := func(t tokenRequest) bool { _, own := p.annotations[base+"."+t.name]; return !own }
 		if set && len(req.tokens) > 0 && !slices.ContainsFunc(req.tokens, usesIt) {
 			req.warnings = append(req.warnings, fmt.Sprintf("%s has no effect: every token has its own", base))
@@ -249,59 +298,52 @@ func (p *parser) tokens(req *request, names []string) {
 	}
 }
 
+// own tells whether the pod itself has the annotation.
+func (p *parser) own(key string) bool {
+	_, set := p.annotations[key]
+	_, ofProfile := p.profile[key]
+	return set && !ofProfile
+}
+
+// audiences returns those of the token, which default to the preset's.
+func (p *parser) audiences(t *tokenRequest, preset *preset) []string {
+	key := api.AnnotationAudienceOf + t.name
+	if _, ok := p.annotations[key]; !ok && t.name == api.DefaultTokenName {
+		key = api.AnnotationAudience
+	}
+	if _, ok := p.annotations[key]; !ok && preset != nil {
+		return []string{preset.audience(p.annotations[preset.key+t.name])}
+	}
+	return setting(p, key, nil, parseAudiences)
+}
+
 // env returns the name of the token's variable, empty for none.
-func (p *parser) env(token string) string {
+func (p *parser) env(token string, preset *preset) string {
 	key := api.AnnotationEnvOf + token
 	if _, ok := p.annotations[key]; ok {
 		return setting(p, key, "", parseEnv)
 	}
+	if preset != nil && preset.namesFile {
+		return ""
+	}
 	name := strings.ToUpper(strings.ReplaceAll(token, "-", "_")) + "_TOKEN_FILE"
 	if name[0] >= '0' && name[0] <= '9' {
-		p.add(api.ReasonInvalidValue, "the token %q begins with a digit, so there is no default name for its variable: add %s with a name, or %q for no variable",
+		p.need("the token %q begins with a digit, so there is no default name for its variable: add %s with a name, or %q for no variable",
 			token, key, api.EnvNone)
 		return ""
 	}
 	return name
 }
 
-// checkUnique checks that tokens get in each other's way neither in the directory nor in the environment.
-func (p *parser) checkUnique(tokens []tokenRequest) {
-	paths, envs := map[string]string{}, map[string]string{}
-	for _, t := range tokens {
-		if other, taken := paths[t.path]; taken {
-			p.add(api.ReasonInvalidValue, "the tokens %q and %q have the same path %s: give one another with %s<token>", other, t.name, quote(t.path), api.AnnotationPathOf)
-		} else {
-			paths[t.path] = t.name
-		}
-		if other, taken := envs[t.env]; taken && t.env != "" {
-			p.add(api.ReasonInvalidValue, "the tokens %q and %q have the same variable %s: give one another with %s<token>, or %q for no variable",
-				other, t.name, quote(t.env), api.AnnotationEnvOf, api.EnvNone)
-		} else {
-			envs[t.env] = t.name
-		}
-	}
-	for _, t := range tokens {
-		for i := range len(t.path) {
-			if t.path[i] != '/' {
-				continue
-			}
-			if other, taken := paths[t.path[:i]]; taken {
-				p.add(api.ReasonInvalidValue, "the path %s of the token %q needs a folder where the file of the token %q is: give one another with %s<token>",
-					quote(t.path), t.name, other, api.AnnotationPathOf)
-			}
-		}
-	}
-}
-
 // checkPort checks what goes with the sidecar's port. The containers' ports are looked at elsewhere.
 func (p *parser) checkPort(req *request) {
 	if _, set := p.annotations[api.AnnotationMetricsPort]; req.readiness && !set {
-		p.add(api.ReasonInvalidValue, `%s: "true" needs a port that the kubelet can ask: add %s, or set this to "false"`,
-			api.AnnotationReadiness, api.AnnotationMetricsPort)
+		p.need(`%s: "true" needs a port that the kubelet can ask: add %s, or set this to "false"`,
+			p.label(api.AnnotationReadiness), api.AnnotationMetricsPort)
 	}
 	if u, err := url.Parse(req.notify); err == nil && req.metricsPort != 0 && u.Port() == strconv.Itoa(int(req.metricsPort)) {
 		p.add(api.ReasonInvalidValue, "%s: %d is the application's port in %s already: use another",
-			api.AnnotationMetricsPort, req.metricsPort, api.AnnotationNotify)
+			p.label(api.AnnotationMetricsPort), req.metricsPort, api.AnnotationNotify)
 	}
 }
 
@@ -312,6 +354,10 @@ func (p *parser) checkProjected(req *request) {
 			p.add(api.ReasonInvalidValue, "%s: %q allows one audience per token and the token %q has %d: use %q, or a token for each audience",
 				api.AnnotationDelivery, api.DeliveryProjected, t.name, len(t.audiences), api.DeliverySidecar)
 		}
+		if key := p.writesFiles(&t); key != "" {
+			p.add(api.ReasonInvalidValue, "%s: %q has no sidecar that could write the file of %s: use %q, or remove that annotation",
+				api.AnnotationDelivery, api.DeliveryProjected, p.label(key), api.DeliverySidecar)
+		}
 	}
 	for _, base := range sidecarSettings {
 		keys := []string{base}
@@ -321,7 +367,7 @@ func (p *parser) checkProjected(req *request) {
 			}
 		}
 		for _, key := range keys {
-			if _, set := p.annotations[key]; set {
+			if p.own(key) {
 				req.warnings = append(req.warnings, fmt.Sprintf("%s has no effect with %s: %s", key, api.AnnotationDelivery, api.DeliveryProjected))
 			}
 		}

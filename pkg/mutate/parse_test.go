@@ -80,7 +80,7 @@ func TestParse(t *testing.T) {
 				}
 				annotations[key] = value
 			}
-			got, problems := parse(annotations, &parsedConfig(t, defaultConfig).Tokens)
+			got, problems := parse(annotations, parsedConfig(t, defaultConfig))
 			if len(problems) > 0 {
 				t.Fatalf("problems: %v", problems)
 			}
@@ -194,6 +194,93 @@ func TestParseValues(t *testing.T) {
 			good:    map[string]any{"1024": int32(1024), "65535": int32(65535)},
 			refused: []string{"", "0", "80", "1023", "65536", "-1024", "+1024", "01024", "9102.0", "http", " 9102", "99999999999999999999"},
 		},
+		"format": {
+			parse:   func(s string) (any, error) { return parseFormat(s) },
+			good:    map[string]any{"raw": "raw", "json": "json", "header": "header", "kubeconfig": "kubeconfig", "exec-credential": "exec-credential"},
+			refused: []string{"", "JSON", "template", "raw "},
+		},
+		"kubeconfig-server": {
+			parse: func(s string) (any, error) { return parseHTTPS(s) },
+			good: map[string]any{
+				"https://a": "https://a", "https://10.0.0.1:6443/path": "https://10.0.0.1:6443/path", "https://[::1]:6443": "https://[::1]:6443", "https://a/?b=c&d=%20": "https://a/?b=c&d=%20",
+			},
+			refused: []string{
+				"", "a", "http://a", "HTTPS://a", "https://", "https:///a", "https://:443", "https://a:b@c", "https://a@c", "https://a#b", "https://a/$(B)", "https://a/\"", "https://a b", "https://a\n",
+				"https://ä", "https://a:x", "https://{a}", "https://a/" + long + long + long + long,
+			},
+		},
+		"vault-addr": {
+			parse:   func(s string) (any, error) { return parseHTTP(s) },
+			good:    map[string]any{"http://vault.vault:8200": "http://vault.vault:8200", "https://a": "https://a"},
+			refused: []string{"", "vault:8200", "unix:///a", "ftp://a"},
+		},
+		"aws-role-arn": {
+			parse: func(s string) (any, error) { return parseAWSRoleARN(s) },
+			good: map[string]any{
+				"arn:aws:iam::123456789012:role/a":             "arn:aws:iam::123456789012:role/a",
+				"arn:aws-us-gov:iam::123456789012:role/a/b+=@": "arn:aws-us-gov:iam::123456789012:role/a/b+=@",
+			},
+			refused: []string{
+				"", "role/a", "arn:aws:iam::12345678901:role/a", "arn:aws:iam::12345678901x:role/a", "arn:aws:iam::123456789012:user/a", "arn:aws:iam::123456789012:role/", "arn:aws:iam:eu:123456789012:role/a",
+				"arn:aws:sts::123456789012:role/a", "arn:gcp:iam::123456789012:role/a", "arn:aws:iam::123456789012:role/$(A)", "arn:aws:iam::123456789012:role/a/", "arn:aws:iam::123456789012:role/a:b",
+			},
+		},
+		"aws-region": {
+			parse:   func(s string) (any, error) { return parseAWSRegion(s) },
+			good:    map[string]any{"eu-central-1": "eu-central-1"},
+			refused: []string{"", "eu central", "eu_1", long},
+		},
+		"aws-session-name": {
+			parse:   func(s string) (any, error) { return parseAWSSessionName(s) },
+			good:    map[string]any{"ab": "ab", "a_b+=,.@-": "a_b+=,.@-"},
+			refused: []string{"", "a", "a b", "a/b", "$$", long[:65]},
+		},
+		"azure-client-id": {
+			parse:   func(s string) (any, error) { return parseAzureClientID(s) },
+			good:    map[string]any{"00000000-aaaa-BBBB-3333-444444444444": "00000000-aaaa-BBBB-3333-444444444444"},
+			refused: []string{"", "app", "00000000-1111-2222-3333-44444444444g", "00000000111122223333444444444444", "00000000-1111-2222-3333-444444444444-"},
+		},
+		"azure-tenant-id": {
+			parse:   func(s string) (any, error) { return parseAzureTenantID(s) },
+			good:    map[string]any{"00000000-1111-2222-3333-444444444444": "00000000-1111-2222-3333-444444444444", "contoso.onmicrosoft.com": "contoso.onmicrosoft.com"},
+			refused: []string{"", "a b", "a/b", "a_b"},
+		},
+		"gcp-provider": {
+			parse: func(s string) (any, error) { return parseGCPProvider(s) },
+			good: map[string]any{
+				"projects/1/locations/global/workloadIdentityPools/p/providers/q":                            "projects/1/locations/global/workloadIdentityPools/p/providers/q",
+				"//iam.googleapis.com/projects/1/locations/eu/workloadIdentityPools/p/providers/q":           "projects/1/locations/eu/workloadIdentityPools/p/providers/q",
+				"https://iam.googleapis.com/projects/1/locations/global/workloadIdentityPools/p/providers/q": "projects/1/locations/global/workloadIdentityPools/p/providers/q",
+			},
+			refused: []string{
+				"", "q", "projects/a/locations/global/workloadIdentityPools/p/providers/q", "projects/1/locations/global/workloadIdentityPools/p", "projects/1/locations/global/workloadIdentityPools/p/providers/",
+				"projects/1/locations/global/workloadIdentityPools/p/providers/q/r", "http://iam.googleapis.com/projects/1/locations/global/workloadIdentityPools/p/providers/q",
+				"projects/1/locations/global/workloadIdentityPools/p/providers/$(A)",
+			},
+		},
+		"gcp-service-account": {
+			parse: func(s string) (any, error) { return parseGCPServiceAccount(s) },
+			good: map[string]any{
+				"a@p.iam.gserviceaccount.com":                        "https://iamcredentials.googleapis.com/v1/projects/-/serviceAccounts/a@p.iam.gserviceaccount.com:generateAccessToken",
+				"https://iam.example.com/v1/a@b:generateAccessToken": "https://iam.example.com/v1/a@b:generateAccessToken",
+			},
+			refused: []string{"", "a", "a@", "@b", "a@b@c", "a b@c", "https://iam.example.com/v1/a", "http://iam.example.com/v1/a:generateAccessToken"},
+		},
+		"vault-role": {
+			parse:   func(s string) (any, error) { return parseVaultName(s) },
+			good:    map[string]any{"a_B-1.c": "a_B-1.c"},
+			refused: []string{"", "a b", "a/b", "a\"b", long},
+		},
+		"vault-namespace": {
+			parse:   func(s string) (any, error) { return parseVaultPath(s) },
+			good:    map[string]any{"a": "a", "a/b/": "a/b/"},
+			refused: []string{"", "/a", "a//b", "a b", "${a}"},
+		},
+		"vault-auth-path": {
+			parse:   func(s string) (any, error) { return parseVaultAuthPath(s) },
+			good:    map[string]any{"auth/jwt": "auth/jwt", "auth/a/b": "auth/a/b"},
+			refused: []string{"", "jwt", "auth/", "auth/a/", "/auth/a", "auth//a"},
+		},
 		"sidecar-resources": {
 			parse: func(s string) (any, error) {
 				r, err := parseResources(s)
@@ -276,7 +363,13 @@ func TestHint(t *testing.T) {
 func TestSettings(t *testing.T) {
 	want := map[string]scope{
 		"podtoken.dev/audience": bothScopes, "podtoken.dev/expiration": bothScopes, "podtoken.dev/file-mode": bothScopes,
-		"podtoken.dev/path": tokenScope, "podtoken.dev/env": tokenScope,
+		"podtoken.dev/path": tokenScope, "podtoken.dev/env": tokenScope, "podtoken.dev/format": tokenScope, "podtoken.dev/template": tokenScope,
+		"podtoken.dev/kubeconfig-server": tokenScope, "podtoken.dev/kubeconfig-ca": tokenScope,
+		"podtoken.dev/aws-role-arn": tokenScope, "podtoken.dev/aws-region": tokenScope, "podtoken.dev/aws-session-name": tokenScope,
+		"podtoken.dev/azure-client-id": tokenScope, "podtoken.dev/azure-tenant-id": tokenScope, "podtoken.dev/azure-authority-host": tokenScope,
+		"podtoken.dev/gcp-provider": tokenScope, "podtoken.dev/gcp-service-account": tokenScope, "podtoken.dev/gcp-token-url": tokenScope,
+		"podtoken.dev/vault-role": tokenScope, "podtoken.dev/vault-addr": tokenScope, "podtoken.dev/vault-auth-path": tokenScope, "podtoken.dev/vault-namespace": tokenScope,
+		"podtoken.dev/profile":    podScope,
 		"podtoken.dev/mount-path": podScope, "podtoken.dev/containers": podScope, "podtoken.dev/skip-containers": podScope,
 		"podtoken.dev/refresh-at": podScope, "podtoken.dev/wait": podScope, "podtoken.dev/notify": podScope, "podtoken.dev/notify-signal": podScope,
 		"podtoken.dev/metrics-port": podScope, "podtoken.dev/readiness": podScope, "podtoken.dev/delivery": podScope, "podtoken.dev/sidecar-resources": podScope, "podtoken.dev/inject": podScope,

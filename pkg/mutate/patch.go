@@ -55,6 +55,12 @@ func (p *plan) patchMember(w *patchWriter, m member, at string) {
 			variables.element()
 			w.text(`{"name":`).quoted(t.env).text(`,"value":`).quoted(t.file).text(`}`)
 		}
+		for _, v := range t.variables {
+			if v.name != t.env && m.envIndex(v.name) < 0 && m.envIndex(v.unless) < 0 {
+				variables.element()
+				w.text(`{"name":`).quoted(v.name).text(`,"value":`).quoted(v.value).text(`}`)
+			}
+		}
 	}
 	variables.end()
 	if !m.hasMount(p.req.mountPath) {

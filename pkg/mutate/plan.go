@@ -87,7 +87,7 @@ func (p *plan) join(c *Container, list string, index int) {
 func (p *plan) misfits() []problem {
 	var problems []problem
 	add := func(format string, args ...any) {
-		problems = append(problems, problem{api.ReasonInvalidValue, fmt.Sprintf(format, args...)})
+		problems = append(problems, problem{reason: api.ReasonInvalidValue, text: fmt.Sprintf(format, args...)})
 	}
 	has := func(name string) bool {
 		return slices.ContainsFunc(p.members, func(m member) bool { return m.Name == name })
@@ -154,7 +154,7 @@ func (p *plan) note(format string, args ...any) {
 
 // warnings are the admission warnings of a settled plan. The order is fixed.
 func (p *plan) warnings() []string {
-	warnings := slices.Concat(p.req.warnings, p.notes, p.audienceWarnings(), p.mountWarnings(), p.envWarnings())
+	warnings := slices.Concat(p.req.warnings, p.notes, p.audienceWarnings(), p.kubeconfigWarnings(), p.mountWarnings(), p.envWarnings())
 	if !p.req.projected {
 		warnings = append(warnings, p.readWarnings()...)
 		warnings = append(warnings, p.meshWarnings()...)
@@ -196,6 +196,19 @@ func (p *plan) audienceWarnings() []string {
 	return warnings
 }
 
+// kubeconfigWarnings finds kubeconfigs that the pod's own API server will refuse.
+func (p *plan) kubeconfigWarnings() []string {
+	var warnings []string
+	for _, t := range p.req.tokens {
+		isAPI := func(audience string) bool { return slices.Contains(p.apiAudiences, audience) }
+		if t.ownKubeconfig && len(p.apiAudiences) > 0 && !slices.ContainsFunc(t.audiences, isAPI) {
+			warnings = append(warnings, fmt.Sprintf("the token %q has none of the API server's audiences, which will refuse its kubeconfig: use %s, or %s%s for another cluster",
+				t.name, quote(p.apiAudiences[0]), api.AnnotationKubeconfigServerOf, t.name))
+		}
+	}
+	return warnings
+}
+
 // meshValidators are init containers by which a service mesh checks that its CNI plugin has redirected the pod's network.
 // The proxy to which it is redirected starts after the sidecar then.
 var meshValidators = []string{"istio-validation", "linkerd-network-validator"}
@@ -219,7 +232,7 @@ func (p *plan) mountWarnings() []string {
 		for _, v := range m.VolumeMounts {
 			// Of a folder below the volume a subPath mount is fine; of a file it pins the inode, which a rename leaves behind
 			// (k8s.io/kubernetes@v1.37.2/pkg/volume/util/subpath/subpath_linux.go).
-			isFile := func(t tokenRequest) bool { return path.Clean(v.SubPath) == t.path }
+			isFile := func(t tokenRequest) bool { return slices.Contains(t.paths(), path.Clean(v.SubPath)) }
 			if v.Name == api.VolumeTokens && (v.SubPathExpr != "" || slices.ContainsFunc(p.req.tokens, isFile)) {
 				warnings = append(warnings, fmt.Sprintf("container %s: a subPath mount of a file of the volume %q never sees a new token: mount the directory",
 					quote(m.Name), api.VolumeTokens))
@@ -236,6 +249,11 @@ func (p *plan) envWarnings() []string {
 		for _, t := range p.req.tokens {
 			if i := m.envIndex(t.env); m.selected && i >= 0 && m.Env[i].Value != t.file {
 				warnings = append(warnings, fmt.Sprintf("container %s: its own variable %s is kept: the token %q is in %s", quote(m.Name), t.env, t.name, quote(t.file)))
+			}
+			for _, v := range t.variables {
+				if i := m.envIndex(v.name); m.selected && i >= 0 && m.Env[i].Value != v.value && !v.quiet {
+					warnings = append(warnings, fmt.Sprintf("container %s: its own variable %s is kept: the token %q would set it to %s", quote(m.Name), v.name, t.name, quote(v.value)))
+				}
 			}
 		}
 	}

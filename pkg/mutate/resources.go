@@ -128,17 +128,29 @@ func includes(got, want corev1.ResourceRequirements) bool {
 	return subset(got.Requests, want.Requests) && subset(got.Limits, want.Limits)
 }
 
-// Sizes of the memory volume. A file takes whole pages, of 64 KiB at most (arm64), and no token is larger: eight
-// audiences of 512 bytes make less than 8 KiB of JWT.
+// Sizes of the memory volume. A file takes whole pages, of 64 KiB at most (arm64), and none is larger: eight audiences of
+// 512 bytes make less than 8 KiB of JWT, and what is made out of it has that limit (pkg/tokenfile).
 const (
 	pageBytes  = 64 << 10
 	spareFiles = 3 // the status file, and two temporary files while they are written
 	volumeUnit = 1 << 20
 )
 
-// volumeSize is the sizeLimit of the volume for so many tokens: 1Mi, more only when needed.
-func volumeSize(tokens int) *resource.Quantity {
-	units := max(1, ((tokens+spareFiles)*pageBytes+volumeUnit-1)/volumeUnit)
+// files is the number of files that the sidecar keeps.
+func (r *request) files() int {
+	n := 0
+	for _, t := range r.tokens {
+		n += 1 + len(t.extra)
+		if len(t.steps) > 0 {
+			n++
+		}
+	}
+	return n
+}
+
+// volumeSize is the sizeLimit of the volume for so many files: 1Mi, more only when needed.
+func volumeSize(files int) *resource.Quantity {
+	units := max(1, ((files+spareFiles)*pageBytes+volumeUnit-1)/volumeUnit)
 	return resource.NewQuantity(int64(units)*volumeUnit, resource.BinarySI)
 }
 

@@ -115,7 +115,7 @@ func (p *plan) newVolumes() []corev1.Volume {
 			Name: api.VolumeTokens,
 			VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{
 				Medium:    corev1.StorageMediumMemory,
-				SizeLimit: volumeSize(len(p.req.tokens)),
+				SizeLimit: volumeSize(p.req.files()),
 			}},
 		},
 		projected(api.VolumeAPI,

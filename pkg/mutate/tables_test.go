@@ -13,7 +13,7 @@ func settledPlan(t *testing.T, spec, annotations, config string) *plan {
 	t.Helper()
 	pod := decodePod(t, []byte(`{"metadata": {"annotations": {"podtoken.dev/audience.a": "a"`+annotations+`}}, "spec": `+spec+`}`))
 	cfg := parsedConfig(t, defaultConfig+config)
-	req, problems := parse(pod.Metadata.Annotations, &cfg.Tokens)
+	req, problems := parse(pod.Metadata.Annotations, cfg)
 	p, misfits := newPlan(Input{Pod: pod, Config: cfg}, req)
 	if problems = append(problems, misfits...); len(problems) > 0 {
 		t.Fatal(problems)

@@ -323,11 +323,13 @@ func quote(s string) string {
 	return strconv.Quote(s)
 }
 
-func cut(s string) string {
-	if len(s) <= maxQuotedBytes {
+func cut(s string) string { return cutTo(s, maxQuotedBytes) }
+
+func cutTo(s string, length int) string {
+	if len(s) <= length {
 		return s
 	}
-	end := maxQuotedBytes
+	end := length
 	for end > 0 && !utf8.RuneStart(s[end]) {
 		end--
 	}
