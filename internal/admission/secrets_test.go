@@ -34,7 +34,7 @@ func TestLogHasNothingOfThePod(t *testing.T) {
 		"injected":            good,
 		"skipped":             string(newReview(t, "u-1", podWithSecrets(map[string]string{}))),
 		"not a pod":           strings.Replace(good, `"resource":"pods"`, `"resource":"secrets"`, 1),
-		"number for a string": strings.ReplaceAll(good, `"value":"`+marker+`"`, `"value":{"`+marker+`":1}`),
+		"number for a string": strings.ReplaceAll(good, `"mountPath":"/etc/shop/0"`, `"mountPath":{"`+marker+`":1}`),
 		"string for a list":   strings.ReplaceAll(good, `"env":[`, `"env":"`+marker+`","x":[`),
 	}
 	for i, annotation := range []string{

@@ -178,6 +178,14 @@ func (r *Reader) Raw() string {
 	return ""
 }
 
+// RawArray takes an array and returns its JSON, empty for null.
+func (r *Reader) RawArray() string {
+	if !r.is('[', "an array") {
+		return ""
+	}
+	return r.next()
+}
+
 // String takes a string.
 func (r *Reader) String() string {
 	if !r.is('"', "a string") {

@@ -250,6 +250,7 @@ func checkMutate(t *testing.T, cfg *Config, data []byte) api.Outcome {
 		return got.Outcome
 	}
 	after := applyJSON(t, data, got.Patch)
+	checkEncoded(t, in)
 	checkOnlyAdded(t, data, after)
 	in.Pod = decodePod(t, after)
 	checkSecondRun(t, in)

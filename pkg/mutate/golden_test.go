@@ -136,6 +136,7 @@ func runGolden(t *testing.T, archive *txtar.Archive) *txtar.Archive {
 	if got.Patch != nil {
 		sections[sectionPatch] = patchText(t, got.Patch)
 		after := applyJSON(t, pod, got.Patch)
+		checkEncoded(t, input(pod))
 		checkOnlyAdded(t, pod, after)
 		checkSecondRun(t, input(after))
 		checkSidecarAccepts(t, after)

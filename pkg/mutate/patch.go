@@ -49,14 +49,14 @@ func (p *plan) patch() []byte {
 
 // patchMember gives a container at the path its variables and its mount.
 func (p *plan) patchMember(w *patchWriter, m member, at string) {
-	variables := w.list(at, "/env", len(m.Env))
+	variables := w.list(at, "/env", m.env.Empty())
 	for _, t := range p.req.tokens {
-		if t.env != "" && m.envIndex(t.env) < 0 {
+		if t.env != "" && !m.env.has(t.env) {
 			variables.element()
 			w.text(`{"name":`).quoted(t.env).text(`,"value":`).quoted(t.file).text(`}`)
 		}
 		for _, v := range t.variables {
-			if v.name != t.env && m.envIndex(v.name) < 0 && m.envIndex(v.unless) < 0 {
+			if v.name != t.env && !m.env.has(v.name) && !m.env.has(v.unless) {
 				variables.element()
 				w.text(`{"name":`).quoted(v.name).text(`,"value":`).quoted(v.value).text(`}`)
 			}
@@ -64,7 +64,7 @@ func (p *plan) patchMember(w *patchWriter, m member, at string) {
 	}
 	variables.end()
 	if !m.hasMount(p.req.mountPath) {
-		mounts := w.list(at, "/volumeMounts", len(m.VolumeMounts))
+		mounts := w.list(at, "/volumeMounts", len(m.VolumeMounts) == 0)
 		mounts.element()
 		w.text(`{"name":"` + api.VolumeTokens + `","mountPath":`).quoted(p.req.mountPath).text(`,"readOnly":true}`)
 		mounts.end()
@@ -101,7 +101,7 @@ func (p *plan) patchMetadata(w *patchWriter) {
 }
 
 func (p *plan) patchVolumes(w *patchWriter) {
-	volumes := w.list("/spec", "/volumes", len(p.pod.Spec.Volumes))
+	volumes := w.list("/spec", "/volumes", len(p.pod.Spec.Volumes) == 0)
 	for i, volume := range p.volumes {
 		if !p.hasVolume(volume.Name) {
 			volumes.element()
@@ -190,10 +190,9 @@ func (w *patchWriter) done() []byte {
 	return append(w.buf, ']')
 }
 
-// list adds elements at the end of an array that has so many already: to an empty one in one operation, which makes it, and
-// else in one each.
-func (w *patchWriter) list(at, field string, length int) *listWriter {
-	return &listWriter{w: w, at: at, field: field, whole: length == 0}
+// list adds elements at the end of an array: to an empty one in one operation, which makes it, and else in one each.
+func (w *patchWriter) list(at, field string, empty bool) *listWriter {
+	return &listWriter{w: w, at: at, field: field, whole: empty}
 }
 
 type listWriter struct {

@@ -45,6 +45,7 @@ type member struct {
 	index int
 	// selected members get the mount and the variables.
 	selected bool
+	env      *environment
 	// reads is set for selected members and for those that mount the volume by themselves.
 	reads bool
 }
@@ -76,7 +77,7 @@ func (p *plan) join(c *Container, list string, index int) {
 	if c.Name == "" {
 		return // Not a valid container: the API server will refuse the pod, with a better message than ours.
 	}
-	m := member{Container: c, list: list, index: index}
+	m := member{Container: c, list: list, index: index, env: &environment{Variables: c.Env}}
 	m.selected = c.Name != api.ContainerName && !slices.Contains(p.req.skipContainers, c.Name) &&
 		(len(p.req.containers) == 0 || slices.Contains(p.req.containers, c.Name))
 	m.reads = m.selected || slices.ContainsFunc(c.VolumeMounts, func(v VolumeMount) bool { return v.Name == api.VolumeTokens })
@@ -247,22 +248,17 @@ func (p *plan) envWarnings() []string {
 	var warnings []string
 	for _, m := range p.members {
 		for _, t := range p.req.tokens {
-			if i := m.envIndex(t.env); m.selected && i >= 0 && m.Env[i].Value != t.file {
+			if value, found := m.env.value(t.env); m.selected && found && value != t.file {
 				warnings = append(warnings, fmt.Sprintf("container %s: its own variable %s is kept: the token %q is in %s", quote(m.Name), t.env, t.name, quote(t.file)))
 			}
 			for _, v := range t.variables {
-				if i := m.envIndex(v.name); m.selected && i >= 0 && m.Env[i].Value != v.value && !v.quiet {
+				if value, found := m.env.value(v.name); m.selected && found && value != v.value && !v.quiet {
 					warnings = append(warnings, fmt.Sprintf("container %s: its own variable %s is kept: the token %q would set it to %s", quote(m.Name), v.name, t.name, quote(v.value)))
 				}
 			}
 		}
 	}
 	return warnings
-}
-
-// envIndex finds a variable of the member; -1 when it is absent.
-func (m member) envIndex(name string) int {
-	return slices.IndexFunc(m.Env, func(e EnvVar) bool { return e.Name == name && name != "" })
 }
 
 // list writes names for a message: quoted, shortened when there are many.

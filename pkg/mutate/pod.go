@@ -57,17 +57,11 @@ type Volume struct {
 // Container of a Spec.
 type Container struct {
 	Name            string
-	Env             []EnvVar
+	Env             Variables
 	Ports           []ContainerPort
 	Resources       Resources
 	VolumeMounts    []VolumeMount
 	SecurityContext SecurityContext
-}
-
-// EnvVar of a Container. Value is empty when the variable has a valueFrom.
-type EnvVar struct {
-	Name  string
-	Value string
 }
 
 // ContainerPort of a Container. Protocol is TCP when empty.

@@ -179,7 +179,7 @@ func readContainer(r *jsonread.Reader) (c Container) {
 		case "name":
 			c.Name = r.String()
 		case "env":
-			c.Env = readList(r, readEnvVar)
+			c.Env = Variables{r.RawArray()}
 		case "ports":
 			c.Ports = readList(r, readPort)
 		case "resources":
@@ -193,20 +193,6 @@ func readContainer(r *jsonread.Reader) (c Container) {
 		}
 	})
 	return c
-}
-
-func readEnvVar(r *jsonread.Reader) (e EnvVar) {
-	r.Object(func(name string) {
-		switch name {
-		case "name":
-			e.Name = r.String()
-		case "value":
-			e.Value = r.String()
-		default:
-			r.Skip()
-		}
-	})
-	return e
 }
 
 func readPort(r *jsonread.Reader) (p ContainerPort) {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -132,10 +133,7 @@ func (p *plainReader) container(raw json.RawMessage) Container {
 	security := p.fields(f["securityContext"])
 	return Container{
 		Name: plainValue[string](p, f["name"]),
-		Env: plainList(p, f["env"], func(raw json.RawMessage) EnvVar {
-			f := p.fields(raw)
-			return EnvVar{plainValue[string](p, f["name"]), plainValue[string](p, f["value"])}
-		}),
+		Env:  p.variables(f["env"]),
 		Ports: plainList(p, f["ports"], func(raw json.RawMessage) ContainerPort {
 			f := p.fields(raw)
 			return ContainerPort{plainValue[int32](p, f["containerPort"]), plainValue[corev1.Protocol](p, f["protocol"])}
@@ -153,6 +151,50 @@ func (p *plainReader) container(raw json.RawMessage) Container {
 		},
 	}
 }
+
+// variables are not looked into: see checkVariables.
+func (p *plainReader) variables(raw json.RawMessage) Variables {
+	if plainValue[[]json.RawMessage](p, raw) == nil {
+		return Variables{}
+	}
+	return Variables{string(raw)}
+}
+
+// checkVariables checks that each variable of a name that can be asked for is found, with its value, and no others.
+func checkVariables(t *testing.T, v Variables) {
+	t.Helper()
+	p := &plainReader{}
+	elements := plainValue[[]json.RawMessage](p, json.RawMessage(v.raw))
+	if v.raw == "" {
+		elements, p.failed = nil, false
+	}
+	first := map[string]string{}
+	for _, element := range elements {
+		f := p.fields(element)
+		name, value := plainValue[string](p, f["name"]), plainValue[string](p, f["value"])
+		if _, seen := first[name]; !seen && envName.MatchString(name) {
+			first[name] = value
+		}
+	}
+	if p.failed {
+		return // Elements of other types, which no API server takes.
+	}
+	if v.Empty() != (len(elements) == 0) {
+		t.Errorf("%s: empty: %t", v.raw, v.Empty())
+	}
+	for name, want := range first {
+		if got, found := (&environment{Variables: v}).value(name); !found || got != want {
+			t.Errorf("%s: the variable %q is %q, %t, want %q", v.raw, name, got, found, want)
+		}
+	}
+	if _, there := first["NOT_THERE"]; !there {
+		if (&environment{Variables: v}).has("NOT_THERE") {
+			t.Errorf("%s: a variable was found that is not there", v.raw)
+		}
+	}
+}
+
+var envName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 
 func (p *plainReader) resources(raw json.RawMessage) Resources {
 	f := p.fields(raw)
@@ -180,6 +222,7 @@ func readingSeeds(tb testing.TB) []string {
 		``, ` `, `null`, `{}`, `[]`, `1`, `{`, `{"spec"`, `{"spec":`, `{"spec":}`, `{"spec":{}]`, `{} {}`, `{},`, "\ufeff{}", `{"a":1,}`, `{"a" 1}`, `{'a':1}`,
 		`{"spec": {"containers": [{"name": "a"}], "containers": [{"name": "b"}, null]}}`,
 		`{"spec": {"containers": [{"env": [{"name": "A", "value": "x"}], "env": null}]}, "spec": {"hostNetwork": true}}`,
+		`{"spec": {"containers": [{"env": [{"name": "A", "value": "1"}, {"name": "A", "value": "2"}, {"name": "\u0042", "value": "\n"}, {"Name": "C"}, {"value": "D"}, {"name": "E", "valueFrom": {"name": "F"}}, null]}, {"env": [ ]}, {"env": {}}]}}`,
 		`{"spec": {"Containers": [{"name": "a"}], "HOSTNETWORK": true, "hostNetwor\u212a": true}}`,
 		`{"metadata": {"labels": {"a": "1", "a": "2", "\u0061": "3"}, "labels": {"b": null}}}`,
 		`{"metadata": {"annotations": {"podtoken.dev\/audience": "\ud83d\ude00 \ud83d \ude00\u0041 \ud800\ud800", "other": [1]}}}`,
@@ -246,7 +289,12 @@ func FuzzRead(f *testing.F) {
 		if plain.failed {
 			return // Where the fault is, the rest may be zero in one and half of the value in the other.
 		}
-		if diff := cmp.Diff(want, got, cmp.AllowUnexported(InitContainer{}), emptyMaps); diff != "" {
+		if got != nil {
+			for _, c := range got.Spec.Containers {
+				checkVariables(t, c.Env)
+			}
+		}
+		if diff := cmp.Diff(want, got, cmp.AllowUnexported(InitContainer{}, Variables{}), emptyMaps); diff != "" {
 			t.Errorf("another pod (-encoding/json +ours):\n%s", diff)
 		}
 	})

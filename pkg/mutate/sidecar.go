@@ -2,8 +2,6 @@ package mutate
 
 import (
 	"bytes"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"strconv"
 
@@ -109,7 +107,6 @@ func (p *plan) newVolumes() []corev1.Volume {
 	if p.req.projected {
 		return []corev1.Volume{p.projectedVolume()}
 	}
-	expiration := int64(api.APITokenExpirationSeconds)
 	return []corev1.Volume{
 		{
 			Name: api.VolumeTokens,
@@ -118,21 +115,32 @@ func (p *plan) newVolumes() []corev1.Volume {
 				SizeLimit: volumeSize(p.req.files()),
 			}},
 		},
-		projected(api.VolumeAPI,
-			corev1.VolumeProjection{ServiceAccountToken: &corev1.ServiceAccountTokenProjection{
-				ExpirationSeconds: &expiration,
-				Path:              corev1.ServiceAccountTokenKey,
-			}},
-			corev1.VolumeProjection{ConfigMap: &corev1.ConfigMapProjection{
-				LocalObjectReference: corev1.LocalObjectReference{Name: "kube-root-ca.crt"},
-				Items:                []corev1.KeyToPath{{Key: corev1.ServiceAccountRootCAKey, Path: corev1.ServiceAccountRootCAKey}},
-			}},
-			corev1.VolumeProjection{DownwardAPI: &corev1.DownwardAPIProjection{Items: []corev1.DownwardAPIVolumeFile{{
-				Path:     corev1.ServiceAccountNamespaceKey,
-				FieldRef: &corev1.ObjectFieldSelector{APIVersion: "v1", FieldPath: "metadata.namespace"},
-			}}}},
-		),
+		apiVolume,
 	}
+}
+
+// apiVolume is the same in every pod; it is only read.
+var (
+	apiVolume     = newAPIVolume()
+	apiVolumeJSON = mustJSON(apiVolume)
+)
+
+func newAPIVolume() corev1.Volume {
+	expiration := int64(api.APITokenExpirationSeconds)
+	return projected(api.VolumeAPI,
+		corev1.VolumeProjection{ServiceAccountToken: &corev1.ServiceAccountTokenProjection{
+			ExpirationSeconds: &expiration,
+			Path:              corev1.ServiceAccountTokenKey,
+		}},
+		corev1.VolumeProjection{ConfigMap: &corev1.ConfigMapProjection{
+			LocalObjectReference: corev1.LocalObjectReference{Name: "kube-root-ca.crt"},
+			Items:                []corev1.KeyToPath{{Key: corev1.ServiceAccountRootCAKey, Path: corev1.ServiceAccountRootCAKey}},
+		}},
+		corev1.VolumeProjection{DownwardAPI: &corev1.DownwardAPIProjection{Items: []corev1.DownwardAPIVolumeFile{{
+			Path:     corev1.ServiceAccountNamespaceKey,
+			FieldRef: &corev1.ObjectFieldSelector{APIVersion: "v1", FieldPath: "metadata.namespace"},
+		}}}},
+	)
 }
 
 // projectedVolume is the whole injection with DeliveryProjected: the kubelet keeps the tokens.
@@ -153,41 +161,4 @@ func projected(name string, sources ...corev1.VolumeProjection) corev1.Volume {
 	return corev1.Volume{Name: name, VolumeSource: corev1.VolumeSource{
 		Projected: &corev1.ProjectedVolumeSource{Sources: sources, DefaultMode: &mode},
 	}}
-}
-
-// encoded has the JSON of what is injected, for the patch.
-type encoded struct {
-	sidecar json.RawMessage
-	volumes []json.RawMessage
-	status  string
-}
-
-// encode sets the JSON of the settled plan.
-func (p *plan) encode() {
-	hash := sha256.New()
-	if p.sidecar != nil {
-		p.encoded.sidecar = mustJSON(p.sidecar)
-		// Of the container only what it was told to do: the rest may be changed by others (containerDifference).
-		hash.Write(mustJSON(p.sidecar.Args))
-	}
-	hash.Write([]byte(p.req.mountPath))
-	for _, volume := range p.volumes {
-		data := mustJSON(volume)
-		p.encoded.volumes = append(p.encoded.volumes, data)
-		hash.Write(data)
-	}
-	status := api.Status{Version: p.version, Tokens: make([]string, 0, len(p.tokens)), Hash: hex.EncodeToString(hash.Sum(nil))[:16]}
-	for _, t := range p.tokens {
-		status.Tokens = append(status.Tokens, t.Name)
-	}
-	p.encoded.status = string(mustJSON(status))
-}
-
-// mustJSON encodes values that always can be: structs of ours and of k8s.io/api made of strings, numbers and quantities.
-func mustJSON(value any) []byte {
-	data, err := json.Marshal(value)
-	if err != nil {
-		panic(err)
-	}
-	return data
 }
