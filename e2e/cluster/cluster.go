@@ -55,7 +55,7 @@ func Up(ctx context.Context, options Options) (*Cluster, error) {
 	if err := binaries.EnsureSystem(ctx, true, c.progress.logf); err != nil {
 		return nil, err
 	}
-	if c.binaries, err = binaries.Build(ctx, filepath.Join(options.RepoRoot, "e2e"), c.progress.logf); err != nil {
+	if c.binaries, err = binaries.Build(ctx, filepath.Join(options.RepoRoot, "e2e"), options.KubernetesVersion, c.progress.logf); err != nil {
 		return nil, err
 	}
 	swept, err := sandbox.Sweep()
@@ -105,17 +105,29 @@ func (c *Cluster) GiveUp(failure error) error {
 }
 
 // Binaries returns all programs for a cluster, after building those that are missing: minutes the first time, no time
-// later.
-func Binaries(ctx context.Context, repoRoot string, log io.Writer) (*binaries.Set, error) {
-	p := newProgress(log)
+// later. Of the options it heeds RepoRoot, Log and KubernetesVersion.
+func Binaries(ctx context.Context, options Options) (*binaries.Set, error) {
+	options, err := options.complete()
+	if err != nil {
+		return nil, err
+	}
+	p := newProgress(options.Log)
 	if err := binaries.EnsureSystem(ctx, false, p.logf); err != nil {
 		return nil, err
 	}
+	return binaries.Build(ctx, filepath.Join(options.RepoRoot, "e2e"), options.KubernetesVersion, p.logf)
+}
+
+// Version is a version of Kubernetes that a cluster can have.
+type Version = binaries.Version
+
+// Versions returns those that there are, the newest first.
+func Versions(repoRoot string) ([]Version, error) {
 	root, err := findRepoRoot(repoRoot)
 	if err != nil {
 		return nil, err
 	}
-	return binaries.Build(ctx, filepath.Join(root, "e2e"), p.logf)
+	return binaries.Versions(filepath.Join(root, "e2e"))
 }
 
 // Images makes sure that the product's images are built from the sources as they are now, and returns them.

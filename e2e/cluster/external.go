@@ -22,7 +22,7 @@ func (c *Cluster) useExisting(ctx context.Context) error {
 		return err
 	}
 	// The cluster brings its own components, but kubectl and helm are the same versions everywhere.
-	if c.binaries, err = Binaries(ctx, c.options.RepoRoot, c.options.Log); err != nil {
+	if c.binaries, err = Binaries(ctx, c.options); err != nil {
 		return err
 	}
 	busybox, err := busyboxArchive(ctx)

@@ -17,6 +17,9 @@ const (
 	EnvKubeconfig = "KUBECONFIG"
 	EnvRegistry   = "PODTOKEN_E2E_REGISTRY"
 
+	// EnvKubernetes is the version of Kubernetes of clusters whose options name none, such as "1.36".
+	EnvKubernetes = "PODTOKEN_E2E_KUBERNETES"
+
 	// DefaultName is the name of a cluster whose options give none.
 	DefaultName = "demo"
 
@@ -31,6 +34,9 @@ type Options struct {
 	RepoRoot string
 	// Log gets one line for each step, for people. Default: nothing is written.
 	Log io.Writer
+	// KubernetesVersion is that of the API server and all other programs of Kubernetes: "1.36". Versions returns what there is.
+	// Default: the environment variable EnvKubernetes, else the newest.
+	KubernetesVersion string
 	// ProductImages builds the product's images and brings them into the cluster while it boots.
 	ProductImages bool
 	// APIServerArgs are appended to the arguments of kube-apiserver.
@@ -64,6 +70,9 @@ func (o Options) complete() (Options, error) {
 	if (o.Kubeconfig == "") != (o.Registry == "") {
 		return o, fmt.Errorf("to use a cluster that exists, set both %s (a path, now %q) and %s (a registry that the cluster pulls from, now %q)",
 			EnvKubeconfig, o.Kubeconfig, EnvRegistry, o.Registry)
+	}
+	if o.KubernetesVersion == "" {
+		o.KubernetesVersion = os.Getenv(EnvKubernetes)
 	}
 	if o.MaxRestartDelay == 0 {
 		o.MaxRestartDelay = 5 * time.Minute

@@ -26,10 +26,14 @@ commands:
   kubeconfig  print the path of a cluster's kubeconfig
   path        print the directory with kubectl and helm
   build       build the programs of a cluster, which up does too when they are missing
+  versions    show the versions of Kubernetes that a cluster can have
   images      build podtoken's images, and print their archives
 
 flags of up, down and kubeconfig:
-  --name NAME  which cluster (default "` + cluster.DefaultName + `")
+  --name NAME           which cluster (default "` + cluster.DefaultName + `")
+
+flags of up, path and build:
+  --kubernetes VERSION  of Kubernetes (default $` + cluster.EnvKubernetes + `, else the newest)
 `
 
 // errUsage says that the command line was wrong and that this was said already.
@@ -56,7 +60,7 @@ func run(ctx context.Context, arguments []string, stdout, stderr io.Writer) erro
 	flags := flag.NewFlagSet(arguments[0], flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	flags.Usage = func() { _, _ = fmt.Fprint(stderr, usage) }
-	var name string
+	var name, kubernetes string
 	var install bool
 	command := arguments[0]
 	switch command {
@@ -66,6 +70,10 @@ func run(ctx context.Context, arguments []string, stdout, stderr io.Writer) erro
 	case "down", "kubeconfig":
 		flags.StringVar(&name, "name", cluster.DefaultName, "")
 	}
+	switch command {
+	case "up", "path", "build":
+		flags.StringVar(&kubernetes, "kubernetes", "", "")
+	}
 	if err := flags.Parse(arguments[1:]); err != nil || flags.NArg() > 0 {
 		if err == nil {
 			_, _ = fmt.Fprintf(stderr, "%s takes no argument %q\n", command, flags.Arg(0))
@@ -74,7 +82,7 @@ func run(ctx context.Context, arguments []string, stdout, stderr io.Writer) erro
 	}
 	switch command {
 	case "up":
-		return up(ctx, name, install, stdout, stderr)
+		return up(ctx, cluster.Options{Name: name, KubernetesVersion: kubernetes, Log: stderr, ProductImages: install}, stdout)
 	case "down":
 		return down(name, stderr)
 	case "list":
@@ -82,11 +90,13 @@ func run(ctx context.Context, arguments []string, stdout, stderr io.Writer) erro
 	case "kubeconfig":
 		return kubeconfig(name, stdout)
 	case "path", "build":
-		set, err := cluster.Binaries(ctx, "", stderr)
+		set, err := cluster.Binaries(ctx, cluster.Options{KubernetesVersion: kubernetes, Log: stderr})
 		if err == nil {
 			_, _ = fmt.Fprintln(stdout, set.Dir())
 		}
 		return err
+	case "versions":
+		return versions(stdout)
 	case "images":
 		return images(ctx, stdout, stderr)
 	case "help", "-h", "--help":
@@ -97,12 +107,12 @@ func run(ctx context.Context, arguments []string, stdout, stderr io.Writer) erro
 	return errUsage
 }
 
-func up(ctx context.Context, name string, install bool, stdout, stderr io.Writer) error {
-	c, err := cluster.Up(ctx, cluster.Options{Name: name, Log: stderr, ProductImages: install})
+func up(ctx context.Context, options cluster.Options, stdout io.Writer) error {
+	c, err := cluster.Up(ctx, options)
 	if err != nil {
 		return err
 	}
-	if install {
+	if options.ProductImages {
 		if err := c.InstallChart(ctx); err != nil {
 			return c.GiveUp(err)
 		}
@@ -148,6 +158,14 @@ func kubeconfig(name string, stdout io.Writer) error {
 	}
 	_, _ = fmt.Fprintln(stdout, path)
 	return nil
+}
+
+func versions(stdout io.Writer) error {
+	all, err := cluster.Versions("")
+	for _, v := range all {
+		_, _ = fmt.Fprintln(stdout, v.Minor)
+	}
+	return err
 }
 
 func images(ctx context.Context, stdout, stderr io.Writer) error {

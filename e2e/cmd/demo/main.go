@@ -31,6 +31,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	flags := flag.NewFlagSet("demo", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	name := flags.String("name", cluster.DefaultName, "name of the cluster")
+	version := flags.String("kubernetes", "", "version of Kubernetes (default $"+cluster.EnvKubernetes+", else the newest)")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -38,7 +39,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	c, err := cluster.Up(ctx, cluster.Options{Name: *name, RepoRoot: root, Log: stderr, ProductImages: true})
+	options := cluster.Options{Name: *name, KubernetesVersion: *version, RepoRoot: root, Log: stderr, ProductImages: true}
+	c, err := cluster.Up(ctx, options)
 	if err != nil {
 		return err
 	}
@@ -48,7 +50,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if err := c.Keep(); err != nil {
 		return c.GiveUp(err)
 	}
-	return goOn(ctx, c, *name, root, stdout)
+	return goOn(ctx, c, options, stdout)
 }
 
 // show is what a person would do by hand: install, apply the example, look.
@@ -79,14 +81,15 @@ func show(ctx context.Context, c *cluster.Cluster, root string, out io.Writer) e
 	return d.refresh(ctx, before)
 }
 
-func goOn(ctx context.Context, c *cluster.Cluster, name, root string, out io.Writer) error {
-	set, err := cluster.Binaries(ctx, root, io.Discard)
+func goOn(ctx context.Context, c *cluster.Cluster, options cluster.Options, out io.Writer) error {
+	options.Log = io.Discard
+	set, err := cluster.Binaries(ctx, options)
 	if err != nil {
 		return err
 	}
 	down := "make demo-down"
-	if name != cluster.DefaultName {
-		down += " DEMO=" + name
+	if options.Name != cluster.DefaultName {
+		down += " DEMO=" + options.Name
 	}
 	_, err = fmt.Fprintf(out, `
 The cluster stays. To look around:

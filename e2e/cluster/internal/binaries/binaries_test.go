@@ -13,7 +13,7 @@ import (
 const e2eDir = "../../.."
 
 func TestEveryComponentIsPinned(t *testing.T) {
-	for _, c := range components() {
+	for _, c := range everyComponent(t) {
 		directory, err := c.cacheDir("/cache", e2eDir, "go1.26.0")
 		if err != nil {
 			t.Errorf("component %q: %v", c.name, err)
@@ -29,10 +29,105 @@ func TestEveryComponentIsPinned(t *testing.T) {
 	}
 }
 
+// everyComponent returns the components of a cluster of the newest Kubernetes, and what is different in older ones.
+func everyComponent(t *testing.T) []component {
+	t.Helper()
+	versions, err := Versions(e2eDir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := components(versions[0])
+	for _, version := range versions[1:] {
+		for _, c := range components(version) {
+			if c.dir == kubernetesDir {
+				all = append(all, c)
+			}
+		}
+	}
+	return all
+}
+
+func TestVersionsOfKubernetes(t *testing.T) {
+	versions, err := Versions(e2eDir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	newest, err := FindVersion(e2eDir, "")
+	if err != nil || newest != versions[0] || newest.modfile != "go.mod" || newest.component() != "kubernetes" {
+		t.Errorf("the newest version is %+v, %v, want %+v", newest, err, versions[0])
+	}
+	seen := map[string]string{}
+	for _, version := range versions {
+		got, err := FindVersion(e2eDir, version.Minor)
+		if err != nil || got != version {
+			t.Errorf("version %q is %+v, %v, want %+v", version.Minor, got, err, version)
+		}
+		if !strings.HasPrefix(version.Release, "v"+version.Minor+".") {
+			t.Errorf("version %q is release %q", version.Minor, version.Release)
+		}
+		for _, c := range components(version) {
+			if c.dir != kubernetesDir {
+				continue
+			}
+			directory, err := c.cacheDir("/cache", e2eDir, "go1.26.0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if other, ok := seen[directory]; ok {
+				t.Errorf("versions %s and %s are kept in the same place", version.Minor, other)
+			}
+			seen[directory] = version.Minor
+		}
+	}
+	if len(seen) != len(versions) {
+		t.Errorf("%d places for %d versions", len(seen), len(versions))
+	}
+	if _, err := FindVersion(e2eDir, "1.7"); err == nil || !strings.Contains(err.Error(), `version "1.7" of Kubernetes: allowed are `+versions[0].Minor) {
+		t.Errorf("a version that there is not: %v", err)
+	}
+}
+
+func TestAModuleFileOfAnotherVersionIsAnError(t *testing.T) {
+	directory := t.TempDir()
+	modules := filepath.Join(directory, kubernetesDir)
+	if err := os.MkdirAll(modules, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	writeFile(t, filepath.Join(modules, "1.36.mod"), "module x\n\nrequire k8s.io/kubernetes v1.36.3\n")
+	if _, err := Versions(directory); err == nil || !strings.Contains(err.Error(), "has no go.mod") {
+		t.Errorf("without go.mod: %v", err)
+	}
+	writeFile(t, filepath.Join(modules, "go.mod"), "module x\n\nrequire k8s.io/kubernetes v1.37.2\n")
+	if all, err := Versions(directory); err != nil || len(all) != 2 || all[0].Minor != "1.37" || all[1].Release != "v1.36.3" {
+		t.Errorf("versions are %+v, %v", all, err)
+	}
+	writeFile(t, filepath.Join(modules, "1.36.mod"), "module x\n\nrequire k8s.io/kubernetes v1.35.4\n")
+	if _, err := Versions(directory); err == nil || !strings.Contains(err.Error(), "call it 1.35.mod") {
+		t.Errorf("with a file of a wrong name: %v", err)
+	}
+}
+
+// Programs of another version are compiled with its module file.
+func TestAnotherModuleFileIsUsed(t *testing.T) {
+	directory := t.TempDir()
+	writeFile(t, filepath.Join(directory, "go.mod"), "module x\n\ngo 1.26.0\n")
+	writeFile(t, filepath.Join(directory, "other.mod"), "module x\n\ngo 1.26.0\n\nrequire example.invalid/missing v1.0.0\n")
+	writeFile(t, filepath.Join(directory, "main.go"), "package main\n\nimport _ \"example.invalid/missing\"\n\nfunc main() {}\n")
+	for modfile, want := range map[string]string{
+		"go.mod":    "no required module provides package example.invalid/missing",
+		"other.mod": "missing go.sum entry",
+	} {
+		err := goBuild{dir: directory, output: filepath.Join(directory, "out"), modfile: modfile, packages: []string{"."}}.run(t.Context())
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("with %s: %v, want %q", modfile, err, want)
+		}
+	}
+}
+
 func TestKubernetesKnowsItsVersion(t *testing.T) {
 	directory := t.TempDir()
 	writeFile(t, filepath.Join(directory, "go.mod"), "module x\n\nrequire (\n\tk8s.io/kubernetes v1.37.2\n)\n")
-	c := component{stamps: map[string]string{"k8s.io/component-base/version.gitVersion": "k8s.io/kubernetes"}}
+	c := component{modfile: "go.mod", stamps: map[string]string{"k8s.io/component-base/version.gitVersion": "k8s.io/kubernetes"}}
 	got, err := c.ldflags(directory)
 	if err != nil {
 		t.Fatal(err)

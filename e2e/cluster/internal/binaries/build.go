@@ -22,8 +22,9 @@ func (s *Set) Dir() string { return s.dir }
 // Path returns the path of one program or file.
 func (s *Set) Path(name string) string { return filepath.Join(s.dir, name) }
 
-// Build returns the programs, after building what the cache does not have. logf gets a line for each step.
-func Build(ctx context.Context, e2eDir string, logf func(format string, arguments ...any)) (*Set, error) {
+// Build returns the programs of a cluster of that version of Kubernetes, "1.36" or "" for the newest, after building what
+// the cache does not have. logf gets a line for each step.
+func Build(ctx context.Context, e2eDir, kubernetes string, logf func(format string, arguments ...any)) (*Set, error) {
 	cache, err := CacheDir()
 	if err != nil {
 		return nil, err
@@ -32,7 +33,11 @@ func Build(ctx context.Context, e2eDir string, logf func(format string, argument
 	if err != nil {
 		return nil, err
 	}
-	all := components()
+	version, err := FindVersion(e2eDir, kubernetes)
+	if err != nil {
+		return nil, err
+	}
+	all := components(version)
 	directories := make([]string, len(all))
 	var missing []int
 	for i, c := range all {
@@ -113,7 +118,7 @@ func (c component) build(ctx context.Context, e2eDir, final string, logf func(st
 		return err
 	}
 	return publish(final, func(output string) error {
-		b := goBuild{dir: dir, output: output + "/", packages: c.packages(), tags: c.tags, ldflags: flags, cgo: c.cgo}
+		b := goBuild{dir: dir, output: output + "/", modfile: c.modfile, packages: c.packages(), tags: c.tags, ldflags: flags, cgo: c.cgo}
 		if len(c.programs) == 1 {
 			b.output = filepath.Join(output, sortedKeys(c.programs)[0])
 		}

@@ -15,6 +15,8 @@ type component struct {
 	name string
 	// dir is the module, below the directory e2e of the repository.
 	dir string
+	// modfile is the module's file below dir, go.mod unless the same programs exist in several versions.
+	modfile string
 	// sources are the files that decide about the result, as patterns below dir.
 	sources []string
 	// programs maps the file name of each program to its package.
@@ -31,8 +33,8 @@ type component struct {
 
 const componentsDir = "cluster/components"
 
-func components() []component {
-	module := []string{"go.mod", "go.sum", "*.go"}
+// components are those of a cluster of the given version of Kubernetes.
+func components(kubernetes Version) []component {
 	all := []component{
 		{
 			name:     "relay",
@@ -86,7 +88,9 @@ func components() []component {
 			more:     copyCertManagerCRDs,
 		},
 		{
-			name:     "kubernetes",
+			name:     kubernetes.component(),
+			dir:      kubernetesDir,
+			modfile:  kubernetes.modfile,
 			programs: map[string]string{"kubernetes": "."},
 			links: map[string]string{
 				"kube-apiserver":          "kubernetes",
@@ -103,7 +107,12 @@ func components() []component {
 	for i := range all {
 		if all[i].dir == "" {
 			all[i].dir = filepath.Join(componentsDir, all[i].name)
-			all[i].sources = module
+		}
+		if all[i].modfile == "" {
+			all[i].modfile = defaultModfile
+		}
+		if all[i].sources == nil {
+			all[i].sources = []string{all[i].modfile, strings.TrimSuffix(all[i].modfile, ".mod") + ".sum", "*.go"}
 		}
 	}
 	return all
@@ -122,7 +131,7 @@ func (c component) packages() []string {
 func (c component) ldflags(moduleDir string) (string, error) {
 	var flags []string
 	for _, variable := range sortedKeys(c.stamps) {
-		version, err := requiredVersion(filepath.Join(moduleDir, "go.mod"), c.stamps[variable])
+		version, err := requiredVersion(filepath.Join(moduleDir, c.modfile), c.stamps[variable])
 		if err != nil {
 			return "", err
 		}

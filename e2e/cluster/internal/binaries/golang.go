@@ -32,6 +32,7 @@ func ReadGoEnv(ctx context.Context) (*GoEnv, error) {
 type goBuild struct {
 	dir      string
 	output   string
+	modfile  string // below dir
 	packages []string
 	tags     string
 	ldflags  string
@@ -40,6 +41,9 @@ type goBuild struct {
 
 func (b goBuild) arguments() []string {
 	arguments := []string{"build", "-trimpath", "-buildvcs=false", "-ldflags", strings.TrimSpace("-s -w " + b.ldflags), "-o", b.output}
+	if b.modfile != "" && b.modfile != defaultModfile {
+		arguments = append(arguments, "-modfile", b.modfile)
+	}
 	if b.tags != "" {
 		arguments = append(arguments, "-tags", b.tags)
 	}
