@@ -146,6 +146,26 @@ func TestDefaultsAreTheProgramsDefaults(t *testing.T) {
 	}
 }
 
+// spreadOverNodes is the selector of the only topology spread constraint. A second one that is only preferred, for zones, would
+// make both worthless on nodes without zones: the scheduler does not score nodes that lack the label of one of them
+// (k8s.io/kubernetes@v1.37.2/pkg/scheduler/framework/plugins/podtopologyspread/scoring.go).
+func spreadOverNodes(t *testing.T, spec corev1.PodSpec) *metav1.LabelSelector {
+	t.Helper()
+	if c := spec.TopologySpreadConstraints; len(c) != 1 || c[0].TopologyKey != corev1.LabelHostname || c[0].WhenUnsatisfiable != corev1.ScheduleAnyway {
+		t.Fatalf("topology spread constraints are %+v, want one that prefers nodes without such a pod", c)
+	}
+	return spec.TopologySpreadConstraints[0].LabelSelector
+}
+
+func spreadOverZones(t *testing.T, spec corev1.PodSpec) *metav1.LabelSelector {
+	t.Helper()
+	preferred := spec.Affinity.PodAntiAffinity.PreferredDuringSchedulingIgnoredDuringExecution
+	if len(preferred) != 1 || preferred[0].PodAffinityTerm.TopologyKey != corev1.LabelTopologyZone {
+		t.Fatalf("anti-affinity is %+v, want a preference for zones without such a pod", preferred)
+	}
+	return preferred[0].PodAffinityTerm.LabelSelector
+}
+
 // TestReferences: whatever names another object names one that is there.
 func TestReferences(t *testing.T) {
 	eachFile(t, func(t *testing.T, path string) {
@@ -161,8 +181,8 @@ func TestReferences(t *testing.T) {
 				"Deployment":          deployment.Spec.Selector,
 				"PodDisruptionBudget": named[*policyv1.PodDisruptionBudget](t, objects, name).Spec.Selector,
 				"Service":             {MatchLabels: service.Spec.Selector},
-				"first spread":        spec.TopologySpreadConstraints[0].LabelSelector,
-				"second spread":       spec.TopologySpreadConstraints[1].LabelSelector,
+				"spread over nodes":   spreadOverNodes(t, spec),
+				"spread over zones":   spreadOverZones(t, spec),
 			} {
 				if parsed, err := metav1.LabelSelectorAsSelector(selector); err != nil || parsed.Empty() || !parsed.Matches(podLabels) {
 					t.Errorf("%s of %s: selector %v does not select the pods with %v (%v)", what, name, selector, podLabels, err)

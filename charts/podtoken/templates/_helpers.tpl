@@ -81,17 +81,15 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name ($root.Chart.Version | replace
 priorityClassName: {{ . }}
 {{- end }}
 topologySpreadConstraints:
-  {{- range list "kubernetes.io/hostname" "topology.kubernetes.io/zone" }}
-  - topologyKey: {{ . }}
+  - topologyKey: kubernetes.io/hostname
     maxSkew: 1
     # A preference only: a cluster of one node runs both.
     whenUnsatisfiable: ScheduleAnyway
     labelSelector:
       matchLabels:
-        {{- include "podtoken.selectorLabels" $ | nindent 8 }}
+        {{- include "podtoken.selectorLabels" . | nindent 8 }}
     # Otherwise the pods of the previous revision count during an update.
     matchLabelKeys: [pod-template-hash]
-  {{- end }}
 {{- with (index . 2).nodeSelector }}
 nodeSelector:
   {{- toYaml . | nindent 2 }}
@@ -100,10 +98,24 @@ nodeSelector:
 tolerations:
   {{- toYaml . | nindent 2 }}
 {{- end }}
-{{- with (index . 2).affinity }}
 affinity:
-  {{- toYaml . | nindent 2 }}
-{{- end }}
+  {{- merge (deepCopy (index . 2).affinity) (include "podtoken.otherZone" . | fromYaml) | toYaml | nindent 2 }}
+{{- end -}}
+
+{{/*
+A preference for a zone that has no such pod. It is no topology spread constraint: the scheduler forgets about all of a pod's
+preferred ones, that for nodes included, on nodes that lack one of their labels, as nodes without zones do.
+*/}}
+{{- define "podtoken.otherZone" -}}
+podAntiAffinity:
+  preferredDuringSchedulingIgnoredDuringExecution:
+    - weight: 100
+      podAffinityTerm:
+        topologyKey: topology.kubernetes.io/zone
+        labelSelector:
+          matchLabels:
+            {{- include "podtoken.selectorLabels" . | nindent 12 }}
+        matchLabelKeys: [pod-template-hash]
 {{- end -}}
 
 {{/* The security context of podtoken's own pods: (list runAsUser). */}}
