@@ -29,13 +29,16 @@ func (c *Cluster) boot(ctx context.Context) error {
 	if err := c.writePKI(); err != nil {
 		return fmt.Errorf("making certificates: %w", err)
 	}
+	if err := c.addNodes(); err != nil {
+		return err
+	}
 	if err := c.writeConfigs(); err != nil {
 		return fmt.Errorf("writing configuration files: %w", err)
 	}
-	if err := c.shareKubeletMounts(); err != nil {
+	if err := c.startAll(Relay, Etcd, APIServer); err != nil {
 		return err
 	}
-	if err := c.startAll(Relay, Etcd, APIServer, Containerd); err != nil {
+	if err := c.startOnNodes(Containerd); err != nil {
 		return err
 	}
 	var err error
@@ -50,8 +53,10 @@ func (c *Cluster) boot(ctx context.Context) error {
 	images := make(chan struct{})
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error {
-		if err := c.waitFor(ctx, Containerd, c.containerdAnswers); err != nil {
-			return err
+		for _, n := range c.nodes() {
+			if err := c.waitFor(ctx, n.component(Containerd), c.containerdAnswers(n)); err != nil {
+				return err
+			}
 		}
 		if err := c.importTestImages(ctx); err != nil {
 			return err
@@ -91,7 +96,7 @@ func (c *Cluster) startControlPlane(ctx context.Context, client *kubernetes.Clie
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	if err := c.startAll(Kubelet, Proxy); err != nil {
+	if err := c.startOnNodes(Kubelet, Proxy); err != nil {
 		return err
 	}
 	group, ctx := errgroup.WithContext(ctx)
@@ -103,13 +108,15 @@ func (c *Cluster) startControlPlane(ctx context.Context, client *kubernetes.Clie
 			return c.startAll(CertManager)
 		})
 	}
-	group.Go(func() error {
-		if err := c.waitFor(ctx, Kubelet, nodeReady(client)); err != nil {
-			return err
-		}
-		c.progress.logf("the node is ready")
-		return nil
-	})
+	for _, n := range c.nodes() {
+		group.Go(func() error {
+			if err := c.waitFor(ctx, n.component(Kubelet), nodeReady(client, n)); err != nil {
+				return err
+			}
+			c.progress.logf("%s is ready", n.name())
+			return nil
+		})
+	}
 	group.Go(func() error {
 		// Pods need the default ServiceAccount, which the controller manager makes.
 		return c.waitFor(ctx, ControllerManager, func(ctx context.Context) error {
@@ -149,6 +156,18 @@ func (c *Cluster) startAll(names ...string) error {
 	return nil
 }
 
+// startOnNodes starts the components of these names on each node.
+func (c *Cluster) startOnNodes(names ...string) error {
+	for _, n := range c.nodes() {
+		for _, name := range names {
+			if err := c.startAll(n.component(name)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 // waitFor calls a check until it is content. It gives up when the component that has to do the work ends, and always
 // says where the log of that component is.
 func (c *Cluster) waitFor(ctx context.Context, component string, check func(context.Context) error) error {
@@ -176,12 +195,14 @@ func (c *Cluster) componentError(component string, err error) error {
 	return fmt.Errorf("%s does not work: %w\nthe end of %s:\n%s", component, err, c.sandbox.LogPath(component), c.sandbox.LogTail(component, shownOfLogs))
 }
 
-func (c *Cluster) containerdAnswers(ctx context.Context) error {
-	if _, err := os.Stat(c.containerdSocket()); err != nil {
+func (c *Cluster) containerdAnswers(n node) func(context.Context) error {
+	return func(ctx context.Context) error {
+		if _, err := os.Stat(c.containerdSocket(n)); err != nil {
+			return err
+		}
+		_, err := c.ctr(ctx, n, "version")
 		return err
 	}
-	_, err := c.ctr(ctx, "version")
-	return err
 }
 
 func apiServerReady(client *kubernetes.Clientset) func(context.Context) error {
@@ -190,9 +211,9 @@ func apiServerReady(client *kubernetes.Clientset) func(context.Context) error {
 	}
 }
 
-func nodeReady(client *kubernetes.Clientset) func(context.Context) error {
+func nodeReady(client *kubernetes.Clientset, n node) func(context.Context) error {
 	return func(ctx context.Context) error {
-		node, err := client.CoreV1().Nodes().Get(ctx, nodeName, metav1.GetOptions{})
+		node, err := client.CoreV1().Nodes().Get(ctx, n.name(), metav1.GetOptions{})
 		if err != nil {
 			return err
 		}
@@ -201,7 +222,7 @@ func nodeReady(client *kubernetes.Clientset) func(context.Context) error {
 				return nil
 			}
 		}
-		return fmt.Errorf("node %s is not ready yet", nodeName)
+		return fmt.Errorf("%s is not ready yet", n.name())
 	}
 }
 

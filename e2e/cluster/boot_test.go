@@ -23,9 +23,9 @@ const envKilled = "PODTOKEN_TEST_KILLED"
 
 func TestMain(m *testing.M) {
 	if name := os.Getenv(envKilled); name != "" {
-		c, err := cluster.Up(context.Background(), cluster.Options{Name: name, Log: os.Stderr})
+		c, err := cluster.Up(context.Background(), cluster.Options{Name: name, Log: os.Stderr, Nodes: 2})
 		if err == nil {
-			err = runPod(context.Background(), c)
+			err = errors.Join(runPod(context.Background(), c, sleeper), runPod(context.Background(), c, server))
 		}
 		if err != nil {
 			fmt.Fprintln(os.Stderr, err)
@@ -58,27 +58,50 @@ func up(t *testing.T, options cluster.Options) *cluster.Cluster {
 	return c
 }
 
-const podManifest = `
+// sleeper runs on the first node, server on the second.
+const (
+	sleeper = `
 apiVersion: v1
 kind: Pod
 metadata: {name: sleeper}
 spec:
+  nodeName: node1
   terminationGracePeriodSeconds: 0
   containers:
   - name: app
     image: ` + cluster.ImageBusybox + `
     command: [sleep, "100000"]
 `
+	server = `
+apiVersion: v1
+kind: Pod
+metadata: {name: server, labels: {app: server}}
+spec:
+  nodeName: node2
+  terminationGracePeriodSeconds: 0
+  containers:
+  - name: app
+    image: ` + cluster.ImageBusybox + `
+    command: [sh, -c, "hostname >/tmp/name; exec httpd -f -p 8080 -h /tmp"]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: server}
+spec:
+  selector: {app: server}
+  ports: [{port: 80, targetPort: 8080}]
+`
+)
 
-func runPod(ctx context.Context, c *cluster.Cluster) error {
-	if _, err := c.Kubectl(ctx, strings.NewReader(podManifest), "apply", "-f", "-"); err != nil {
+func runPod(ctx context.Context, c *cluster.Cluster, manifest string) error {
+	if _, err := c.Kubectl(ctx, strings.NewReader(manifest), "apply", "-f", "-"); err != nil {
 		return err
 	}
-	_, err := c.Kubectl(ctx, nil, "wait", "--for=condition=Ready", "pod/sleeper", "--timeout=60s")
+	_, err := c.Kubectl(ctx, nil, "wait", "--for=condition=Ready", "pods", "--all", "--timeout=60s")
 	return err
 }
 
-// Two clusters must not notice each other, neither while they run nor when one ends.
+// Two clusters must not notice each other, neither while they run nor when one ends. One of them has two nodes.
 func TestTwoClustersSideBySide(t *testing.T) {
 	ctx := t.Context()
 	before := kernelSettings(t)
@@ -86,7 +109,7 @@ func TestTwoClustersSideBySide(t *testing.T) {
 	var group errgroup.Group
 	for i, name := range []string{"side-a", "side-b"} {
 		group.Go(func() error {
-			c, err := cluster.Up(ctx, cluster.Options{Name: name, Log: t.Output()})
+			c, err := cluster.Up(ctx, cluster.Options{Name: name, Log: t.Output(), Nodes: 2 - i})
 			if err != nil {
 				return fmt.Errorf("cluster %q: %w", name, err)
 			}
@@ -96,7 +119,7 @@ func TestTwoClustersSideBySide(t *testing.T) {
 					t.Error(err)
 				}
 			})
-			return runPod(ctx, c)
+			return runPod(ctx, c, sleeper)
 		})
 	}
 	if err := group.Wait(); err != nil {
@@ -107,6 +130,7 @@ func TestTwoClustersSideBySide(t *testing.T) {
 	assertHostname(t, staying)
 	assertAPIServerIP(t, staying)
 	assertDiscovery(t, staying)
+	assertSecondNode(t, ended)
 
 	if after := kernelSettings(t); after != before {
 		t.Errorf("the clusters have changed the machine's kernel settings from %q to %q", before, after)
@@ -161,18 +185,67 @@ func assertAPIServerIP(t *testing.T, c *cluster.Cluster) {
 	}
 }
 
+// assertSecondNode shows that a pod on the second node runs, can be entered, and is reached from the first one, itself and
+// through a Service.
+func assertSecondNode(t *testing.T, c *cluster.Cluster) {
+	t.Helper()
+	ctx := t.Context()
+	if err := runPod(ctx, c, server); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := c.Kubectl(ctx, nil, "exec", "server", "--", "hostname"); err != nil || strings.TrimSpace(out) != "server" {
+		t.Errorf("hostname in the pod on the second node is %q, %v", out, err)
+	}
+	if _, err := c.Kubectl(ctx, nil, "exec", "server", "--", "sh", "-c", "nc -w 5 10.96.0.1 443 </dev/null"); err != nil {
+		t.Errorf("the pod on the second node does not reach the API server: %v", err)
+	}
+	for what, path := range map[string]string{"pod": "{.status.podIP} 8080", "service": "{.spec.clusterIP} 80"} {
+		address, err := c.Kubectl(ctx, nil, "get", what, "server", "-o", "jsonpath="+path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var out string
+		for range 50 { // kube-proxy hears of the pod's address a moment later than kubectl
+			out, err = c.Kubectl(ctx, nil, "exec", "sleeper", "--", "sh", "-c", `printf 'GET /name HTTP/1.0\r\n\r\n' | nc -w 5 `+address)
+			if err == nil && out != "" {
+				break
+			}
+			time.Sleep(200 * time.Millisecond)
+		}
+		if err != nil || !strings.HasSuffix(strings.TrimSpace(out), "\nserver") {
+			t.Errorf("the %s at %s answers the pod on the first node %q, %v", what, address, out, err)
+		}
+	}
+}
+
 func assertDiscovery(t *testing.T, c *cluster.Cluster) {
 	t.Helper()
 	for path, want := range map[string]string{
 		"/.well-known/openid-configuration": `"issuer":"https://kubernetes.default.svc"`,
 		"/openid/v1/jwks":                   `"alg":"RS256"`,
-		"/version":                          `"gitVersion": "v1.37`,
+		"/version":                          `"gitVersion": "` + release(t) + `"`,
 	} {
 		out, err := c.Kubectl(t.Context(), nil, "get", "--raw", path)
 		if err != nil || !strings.Contains(out, want) {
 			t.Errorf("%s is %q, %v, want %s in it", path, out, err, want)
 		}
 	}
+}
+
+// release is that of the clusters of this run.
+func release(t *testing.T) string {
+	t.Helper()
+	all, err := cluster.Versions("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, v := range all {
+		if name := os.Getenv(cluster.EnvKubernetes); name == "" || name == v.Minor {
+			return v.Release
+		}
+	}
+	t.Fatalf("no version is called %q", os.Getenv(cluster.EnvKubernetes))
+	return ""
 }
 
 func restart(t *testing.T, c *cluster.Cluster) {

@@ -4,7 +4,8 @@
 // no downloads but Go modules and a few packages of the distribution.
 //
 // Every cluster has a network namespace of its own that has no way to the outside. The host reaches the API server at
-// the loopback address in the kubeconfig, and nothing else. Clusters with different names run side by side.
+// the loopback address in the kubeconfig, and nothing else. Clusters with different names run side by side. A cluster of
+// several nodes has a network namespace for each, with a kubelet, a containerd and a kube-proxy in it.
 //
 // There is no cluster DNS: pods reach the API server by the address in their environment.
 package cluster
@@ -41,7 +42,7 @@ type Cluster struct {
 	listener *os.File // of that port
 }
 
-// Up boots a cluster and returns when its node is ready. If a process was killed before it could call Down, what it has
+// Up boots a cluster and returns when its nodes are ready. If a process was killed before it could call Down, what it has
 // left is removed first, and so is an earlier cluster of the same name, unless a process still uses it.
 func Up(ctx context.Context, options Options) (*Cluster, error) {
 	options, err := options.complete()
@@ -186,13 +187,13 @@ func (c *Cluster) Path(elements ...string) string { return c.sandbox.Path(elemen
 // Log returns the path of the log of a component.
 func (c *Cluster) Log(component string) string { return c.sandbox.LogPath(component) }
 
-// InNamespace calls the function on a thread inside the cluster's network, where Services and pods have their addresses.
+// InNamespace calls the function on a thread inside the network of the first node, where Services and pods have their addresses.
 // Sockets that the function itself makes stay there; goroutines that it starts are outside.
 func (c *Cluster) InNamespace(call func() error) error {
 	if c.sandbox == nil {
 		return errNotOurs
 	}
-	return c.sandbox.InNetwork(call)
+	return c.sandbox.InNetwork(int(firstNode), call)
 }
 
 // Kubectl runs kubectl as an administrator and returns what it writes to its standard output.

@@ -23,52 +23,33 @@ const (
 	Relay             = "relay"
 )
 
+// nodeComponents are those that every node has: see node.component for their names on other nodes than the first.
+var nodeComponents = []string{Kubelet, Proxy, Containerd}
+
 // holders are the holders of certificates. The name is the name of the files.
-func holders() map[string]pki.Identity {
-	return map[string]pki.Identity{
+func (c *Cluster) holders() map[string]pki.Identity {
+	all := map[string]pki.Identity{
 		"apiserver": {
 			User:  "kube-apiserver",
 			Names: []string{"localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local"},
 			Addresses: []net.IP{
 				net.IPv4(127, 0, 0, 1), // people and tests on the host, through the relay
-				net.ParseIP(sandbox.NodeIP),
+				net.ParseIP(firstNode.ip()),
 				net.ParseIP(firstClusIP),
 			},
 		},
 		"apiserver-kubelet-client": {User: "kube-apiserver-kubelet-client", Groups: []string{"system:masters"}},
 		"admin":                    {User: "admin", Groups: []string{"system:masters"}},
-		Kubelet: {
-			User:      "system:node:" + nodeName,
-			Groups:    []string{"system:nodes"},
-			Names:     []string{nodeName},
-			Addresses: []net.IP{net.ParseIP(sandbox.NodeIP)},
-		},
-		ControllerManager: {User: "system:kube-controller-manager"},
-		Scheduler:         {User: "system:kube-scheduler"},
-		Proxy:             {User: "system:kube-proxy"},
-		CertManager:       {User: "cert-manager", Groups: []string{"system:masters"}},
+		ControllerManager:          {User: "system:kube-controller-manager"},
+		Scheduler:                  {User: "system:kube-scheduler"},
+		Proxy:                      {User: "system:kube-proxy"},
+		CertManager:                {User: "cert-manager", Groups: []string{"system:masters"}},
 	}
+	for _, n := range c.nodes() {
+		all[n.component(Kubelet)] = n.identity()
+	}
+	return all
 }
-
-// kubeletScript starts the kubelet with files of its own in the place of those of the machine that it would change: the
-// directory of sockets for device plugins, which it empties when it starts, the links to logs, and kernel settings. Only
-// these mounts are hidden from the rest of the machine. The mounts that the kubelet makes for pods are seen by containerd:
-// see shareKubeletMounts.
-const kubeletScript = `
-private=$1; shift
-for directory in /var/lib/kubelet /var/log/containers; do
-  mkdir -p "$directory" "$private$directory"
-  mount --make-private "$(findmnt --noheadings --output TARGET --target "$directory")"
-  mount --bind "$private$directory" "$directory"
-done
-mount --make-private /proc
-for setting in vm/overcommit_memory vm/panic_on_oom kernel/panic kernel/panic_on_oops kernel/keys/root_maxkeys kernel/keys/root_maxbytes; do
-  copy="$private/$(basename "$setting")"
-  cat "/proc/sys/$setting" >"$copy"
-  mount --bind "$copy" "/proc/sys/$setting"
-done
-exec "$0" "$@"
-`
 
 // command returns how a component is started.
 func (c *Cluster) command(name string) (sandbox.Command, error) {
@@ -76,8 +57,12 @@ func (c *Cluster) command(name string) (sandbox.Command, error) {
 		Name: name,
 		Path: c.binaries.Path(name),
 		Dir:  c.sandbox.Path(),
+		Node: int(firstNode),
 		// containerd finds its shim, and the kubelet mount, in the PATH.
 		Env: []string{"PATH=" + c.binaries.Dir() + ":" + os.Getenv("PATH")},
+	}
+	if program, n := splitComponent(name); slices.Contains(nodeComponents, program) && slices.Contains(c.nodes(), n) {
+		return c.nodeCommand(command, program, n), nil
 	}
 	switch name {
 	case Etcd:
@@ -91,7 +76,7 @@ func (c *Cluster) command(name string) (sandbox.Command, error) {
 	case APIServer:
 		command.Args = slices.Concat([]string{
 			"--etcd-servers=http://127.0.0.1:2379",
-			"--advertise-address=" + sandbox.NodeIP,
+			"--advertise-address=" + firstNode.ip(),
 			"--secure-port=" + apiPort,
 			"--client-ca-file=pki/ca.crt",
 			"--tls-cert-file=pki/apiserver.crt",
@@ -113,8 +98,6 @@ func (c *Cluster) command(name string) (sandbox.Command, error) {
 			"--kubeconfig=kube-controller-manager.conf",
 			"--service-account-private-key-file=pki/sa.key",
 			"--root-ca-file=pki/ca.crt",
-			"--cluster-cidr=" + podNetwork,
-			"--allocate-node-cidrs=true",
 			"--use-service-account-credentials=true",
 			"--leader-elect=false", // there is only one
 			// It starts with a request or two for each of its 50 controllers, one after the other.
@@ -124,29 +107,13 @@ func (c *Cluster) command(name string) (sandbox.Command, error) {
 		}
 	case Scheduler:
 		command.Args = []string{"--kubeconfig=kube-scheduler.conf", "--leader-elect=false"}
-	case Kubelet:
-		command.Args = []string{
-			"--mount", "--propagation=unchanged", "sh", "-euc", kubeletScript,
-			command.Path, c.sandbox.Path("kubelet-private"),
-			"--config=kubelet.yaml",
-			"--kubeconfig=kubelet.conf",
-			"--hostname-override=" + nodeName,
-			"--node-ip=" + sandbox.NodeIP,
-			"--root-dir=" + c.sandbox.Path("kubelet"),
-			"--v=2",
-		}
-		command.Path = "unshare"
-	case Proxy:
-		command.Args = []string{"--config=kube-proxy.yaml"}
-	case Containerd:
-		command.Args = []string{"--config=containerd.toml"}
 	case CertManager:
 		command.Args = []string{c.sandbox.Path("cert-manager.conf")}
 	case Relay:
 		command.Args = []string{"127.0.0.1:" + apiPort}
 		command.Files = []*os.File{c.listener}
 	default:
-		return command, fmt.Errorf("component %q is not known; the components are %q", name, Components())
+		return command, fmt.Errorf("component %q is not known; the components are %q, and %q on other nodes than the first", name, Components(), node(2).component(Kubelet))
 	}
 	return command, nil
 }

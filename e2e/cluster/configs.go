@@ -9,21 +9,18 @@ import (
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
 	"github.com/podtoken/podtoken/e2e/cluster/internal/pki"
-	"github.com/podtoken/podtoken/e2e/cluster/internal/sandbox"
 )
 
 const (
-	nodeName    = "node1"
 	podNetwork  = "10.244.0.0/16"
-	nodePods    = "10.244.0.0/24"
 	services    = "10.96.0.0/16"
 	firstClusIP = "10.96.0.1" // of the Service "kubernetes"
 	apiPort     = "6443"
 )
 
-// containerdConfig keeps everything below the sandbox, so that several containerds run side by side.
-func (c *Cluster) containerdConfig() string {
-	root := c.sandbox.Path()
+// containerdConfig keeps everything below the node's directory, so that several containerds run side by side.
+func (c *Cluster) containerdConfig(n node) string {
+	root := c.nodePath(n)
 	return fmt.Sprintf(`version = 3
 root = %[1]q
 state = %[2]q
@@ -52,7 +49,7 @@ state = %[2]q
     BinaryName = %[10]q
     Root = %[11]q
     SystemdCgroup = false
-`, root+"/containerd/root", root+"/containerd/state", c.containerdSocket(), root+"/containerd.ttrpc", root+"/containerd/opt",
+`, root+"/containerd/root", root+"/containerd/state", c.containerdSocket(n), root+"/containerd.ttrpc", root+"/containerd/opt",
 		snapshotter(root), ImagePause, c.binaries.Dir(), root+"/cni", c.binaries.Path("runc"), root+"/runc")
 }
 
@@ -67,17 +64,16 @@ func snapshotter(directory string) string {
 }
 
 // cniConfig names the network after the sandbox: the name is a part of file names in /var/lib/cni.
-func (c *Cluster) cniConfig() string {
+func (c *Cluster) cniConfig(n node) string {
 	return fmt.Sprintf(`{"cniVersion": "1.0.0", "name": %q, "plugins": [
   {"type": "bridge", "bridge": "cni0", "isGateway": true, "ipMasq": false, "hairpinMode": true,
    "ipam": {"type": "host-local", "dataDir": %q, "ranges": [[{"subnet": %q}]], "routes": [{"dst": "0.0.0.0/0"}]}},
   {"type": "portmap", "backend": "nftables", "capabilities": {"portMappings": true}}
 ]}
-`, c.sandbox.Network(), c.sandbox.Path("cni-addresses"), nodePods)
+`, c.sandbox.Network(), c.nodePath(n, "cni-addresses"), n.pods())
 }
 
-func (c *Cluster) kubeletConfig() string {
-	root := c.sandbox.Path()
+func (c *Cluster) kubeletConfig(n node) string {
 	return fmt.Sprintf(`apiVersion: kubelet.config.k8s.io/v1beta1
 kind: KubeletConfiguration
 failCgroupV1: false
@@ -85,26 +81,26 @@ cgroupDriver: cgroupfs
 cgroupRoot: %[2]s
 failSwapOn: false
 containerRuntimeEndpoint: unix://%[3]s
-authentication: {x509: {clientCAFile: %[1]s/pki/ca.crt}, anonymous: {enabled: false}, webhook: {enabled: true}}
+authentication: {x509: {clientCAFile: %[6]s/ca.crt}, anonymous: {enabled: false}, webhook: {enabled: true}}
 authorization: {mode: Webhook}
-tlsCertFile: %[1]s/pki/kubelet.crt
-tlsPrivateKeyFile: %[1]s/pki/kubelet.key
-podCIDR: %[4]s
-podLogsDir: %[1]s/log/pods
+tlsCertFile: %[6]s/%[7]s.crt
+tlsPrivateKeyFile: %[6]s/%[7]s.key
+podLogsDir: %[8]s
 volumePluginDir: %[1]s/volumeplugins
 clusterDomain: cluster.local
 # There is no cluster DNS. Nothing listens at this address, so that a lookup fails at once instead of timing out.
-clusterDNS: [%[5]s]
+clusterDNS: [%[4]s]
 resolvConf: ""
 # The disk is shared with whatever else the machine does.
 localStorageCapacityIsolation: false
 evictionHard: {memory.available: 100Mi}
 imageGCHighThresholdPercent: 100
-crashLoopBackOff: {maxContainerRestartPeriod: %[6]s}
-`, root, c.sandbox.Cgroup(), c.containerdSocket(), nodePods, sandbox.NodeIP, c.options.MaxRestartDelay)
+crashLoopBackOff: {maxContainerRestartPeriod: %[5]s}
+`, c.nodePath(n), c.sandbox.Cgroup(int(n)), c.containerdSocket(n), n.ip(), c.options.MaxRestartDelay,
+		c.sandbox.Path("pki"), n.component(Kubelet), c.podLogs(n))
 }
 
-func (c *Cluster) proxyConfig() string {
+func (c *Cluster) proxyConfig(n node) string {
 	return fmt.Sprintf(`apiVersion: kubeproxy.config.k8s.io/v1alpha1
 kind: KubeProxyConfiguration
 clientConnection: {kubeconfig: %s}
@@ -113,39 +109,19 @@ clusterCIDR: %s
 hostnameOverride: %s
 # The limits of connection tracking are the machine's, not the namespace's.
 conntrack: {maxPerCore: 0, min: 0, tcpEstablishedTimeout: 0s, tcpCloseWaitTimeout: 0s}
-`, c.sandbox.Path("kube-proxy.conf"), podNetwork, nodeName)
+`, c.sandbox.Path("kube-proxy.conf"), podNetwork, n.name())
 }
 
-func (c *Cluster) containerdSocket() string { return c.sandbox.Path("containerd.sock") }
+func (c *Cluster) containerdSocket(n node) string { return c.nodePath(n, "containerd.sock") }
 
 func (c *Cluster) writeConfigs() error {
-	for _, directory := range []string{"cni", "etcd", "kubelet", "log/pods", "volumeplugins"} {
-		if err := os.MkdirAll(c.sandbox.Path(directory), 0o700); err != nil {
+	if err := os.Mkdir(c.sandbox.Path("etcd"), 0o700); err != nil {
+		return err
+	}
+	for _, n := range c.nodes() {
+		if err := c.writeNodeConfigs(n); err != nil {
 			return err
 		}
-	}
-	for name, content := range map[string]string{
-		"containerd.toml":      c.containerdConfig(),
-		"cni/10-node.conflist": c.cniConfig(),
-		"kubelet.yaml":         c.kubeletConfig(),
-		"kube-proxy.yaml":      c.proxyConfig(),
-	} {
-		if err := os.WriteFile(c.sandbox.Path(name), []byte(content), 0o600); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// shareKubeletMounts makes the kubelet's directory a mount whose mounts are seen in every mount namespace of the machine
-// that has a copy of it: the kubelet has a namespace of its own.
-func (c *Cluster) shareKubeletMounts() error {
-	directory := c.sandbox.Path("kubelet")
-	if err := unix.Mount(directory, directory, "", unix.MS_BIND, ""); err != nil {
-		return fmt.Errorf("binding %s: %w", directory, err)
-	}
-	if err := unix.Mount("", directory, "", unix.MS_SHARED, ""); err != nil {
-		return fmt.Errorf("sharing the mounts of %s: %w", directory, err)
 	}
 	return nil
 }
@@ -174,8 +150,8 @@ func (c *Cluster) writePKI() error {
 		return err
 	}
 	outside := "https://127.0.0.1:" + c.port
-	inside := "https://" + sandbox.NodeIP + ":" + apiPort
-	for name, holder := range holders() {
+	inside := "https://" + firstNode.ip() + ":" + apiPort
+	for name, holder := range c.holders() {
 		pair, err := authority.Issue(holder)
 		if err != nil {
 			return err

@@ -92,7 +92,7 @@ func kubeconfigInside(t *testing.T, c *cluster.Cluster) string {
 	}
 	for _, one := range config.Clusters {
 		// Not the address of the Service, which is there when kube-proxy has come so far.
-		one.Server = "https://" + sandbox.NodeIP + ":6443"
+		one.Server = "https://" + sandbox.NodeIP(sandbox.FirstNode) + ":6443"
 	}
 	path := filepath.Join(t.TempDir(), "kubeconfig")
 	if err := clientcmd.WriteToFile(*config, path); err != nil {

@@ -36,8 +36,12 @@ func (c *Cluster) ImportImage(ctx context.Context, archive, name string) error {
 	if c.options.Registry != "" {
 		return c.pushImage(ctx, archive, name)
 	}
-	_, err := c.ctr(ctx, "--namespace=k8s.io", "images", "import", "--local", archive)
-	return err
+	for _, n := range c.nodes() {
+		if _, err := c.ctr(ctx, n, "--namespace=k8s.io", "images", "import", "--local", archive); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // BuildGoImage compiles a program (package pkg of the module in dir, without cgo) and brings it into the cluster as an
@@ -116,7 +120,7 @@ func testArchive(name, program string, construct func(program string) (image.Ima
 	return archive, nil
 }
 
-// ctr runs containerd's command line client.
-func (c *Cluster) ctr(ctx context.Context, arguments ...string) (string, error) {
-	return run(ctx, nil, nil, c.binaries.Path("ctr"), append([]string{"--address=" + c.containerdSocket()}, arguments...)...)
+// ctr runs the command line client of a node's containerd.
+func (c *Cluster) ctr(ctx context.Context, n node, arguments ...string) (string, error) {
+	return run(ctx, nil, nil, c.binaries.Path("ctr"), append([]string{"--address=" + c.containerdSocket(n)}, arguments...)...)
 }

@@ -37,6 +37,8 @@ type Options struct {
 	// KubernetesVersion is that of the API server and all other programs of Kubernetes: "1.36". Versions returns what there is.
 	// Default: the environment variable EnvKubernetes, else the newest.
 	KubernetesVersion string
+	// Nodes is how many nodes the cluster has, "node1" and so on. Default: 1.
+	Nodes int
 	// ProductImages builds the product's images and brings them into the cluster while it boots.
 	ProductImages bool
 	// APIServerArgs are appended to the arguments of kube-apiserver.
@@ -73,6 +75,12 @@ func (o Options) complete() (Options, error) {
 	}
 	if o.KubernetesVersion == "" {
 		o.KubernetesVersion = os.Getenv(EnvKubernetes)
+	}
+	if o.Nodes == 0 {
+		o.Nodes = 1
+	}
+	if o.Nodes < 1 || o.Nodes > maxNodes {
+		return o, fmt.Errorf("a cluster of %d nodes: allowed are 1 to %d", o.Nodes, maxNodes)
 	}
 	if o.MaxRestartDelay == 0 {
 		o.MaxRestartDelay = 5 * time.Minute

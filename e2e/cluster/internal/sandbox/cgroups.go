@@ -13,12 +13,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Cgroup is the path of the sandbox's cgroup below each hierarchy. Everything that the containers of the cluster run is
-// in it, and nothing else.
-func (s *Sandbox) Cgroup() string { return "/" + prefix + s.name }
+// Cgroup is the path of a node's cgroup below each hierarchy. Everything that the containers of the node run is in it. The
+// other nodes' are inside the first node's, which therefore is the whole sandbox's.
+func (s *Sandbox) Cgroup(node int) string {
+	if node == FirstNode {
+		return "/" + prefix + s.name
+	}
+	return fmt.Sprintf("/%s%s/node%d", prefix, s.name, node)
+}
 
-// cgroups returns the directory of the sandbox's cgroup in every hierarchy: one with cgroup v2, one per controller with v1.
-func (s *Sandbox) cgroups() ([]string, error) {
+// cgroups returns the directory of a node's cgroup in every hierarchy: one with cgroup v2, one per controller with v1.
+func (s *Sandbox) cgroups(node int) ([]string, error) {
 	all, err := mounts()
 	if err != nil {
 		return nil, err
@@ -26,7 +31,7 @@ func (s *Sandbox) cgroups() ([]string, error) {
 	var directories []string
 	for _, m := range all {
 		if m.filesystem == "cgroup" || m.filesystem == "cgroup2" {
-			directories = append(directories, filepath.Join(m.point, s.Cgroup()))
+			directories = append(directories, filepath.Join(m.point, s.Cgroup(node)))
 		}
 	}
 	if len(directories) == 0 {
@@ -35,8 +40,8 @@ func (s *Sandbox) cgroups() ([]string, error) {
 	return directories, nil
 }
 
-func (s *Sandbox) createCgroups() error {
-	directories, err := s.cgroups()
+func (s *Sandbox) createCgroups(node int) error {
+	directories, err := s.cgroups(node)
 	if err != nil {
 		return err
 	}
@@ -84,7 +89,7 @@ func enableControllers(directory string) error {
 
 // removeCgroups kills everything in the sandbox's cgroups, and removes them.
 func (s *Sandbox) removeCgroups() error {
-	directories, err := s.cgroups()
+	directories, err := s.cgroups(FirstNode)
 	if err != nil {
 		return err
 	}

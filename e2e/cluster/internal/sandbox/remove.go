@@ -72,8 +72,10 @@ func (s *Sandbox) endProcesses() error {
 // removeShimSockets removes the sockets of containerd's shims, the only files that containerd puts outside its own
 // directories: defaults.DefaultStateDir in its pkg/shim/util_unix.go.
 func (s *Sandbox) removeShimSockets() {
-	bundles, _ := filepath.Glob(s.Path("containerd", "state", "io.containerd.runtime.v2.task", "*", "*", "bootstrap.json"))
-	for _, path := range bundles {
+	const bundle = "containerd/state/io.containerd.runtime.v2.task/*/*/bootstrap.json"
+	bundles, _ := filepath.Glob(s.Path(bundle))
+	ofOtherNodes, _ := filepath.Glob(s.Path("*", bundle))
+	for _, path := range append(bundles, ofOtherNodes...) {
 		content, err := os.ReadFile(path)
 		if err != nil {
 			continue

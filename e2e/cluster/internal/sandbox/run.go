@@ -26,11 +26,12 @@ type Command struct {
 	Args []string
 	Env  []string // added to the variables of this process
 	Dir  string
+	Node int // in whose network it runs
 	// Files are open in the program from descriptor 3 on.
 	Files []*os.File
 }
 
-// Start starts the program inside the sandbox's network, in a session of its own: it outlives this process.
+// Start starts the program inside its node's network, in a session of its own: it outlives this process.
 func (s *Sandbox) Start(command Command) error {
 	if s.Running(command.Name) {
 		return fmt.Errorf("%s is running already", command.Name)
@@ -51,7 +52,7 @@ func (s *Sandbox) Start(command Command) error {
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.ExtraFiles = command.Files
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	if err := s.InNetwork(cmd.Start); err != nil {
+	if err := s.InNetwork(command.Node, cmd.Start); err != nil {
 		return fmt.Errorf("starting %s: %w", command.Name, err)
 	}
 	p, err := identify(cmd.Process.Pid)

