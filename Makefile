@@ -40,6 +40,12 @@ e2e: cluster-tools ## The suite on a real Kubernetes (KUBECONFIG and PODTOKEN_E2
 	cd e2e && go test -count=1 -timeout 20m ./cluster/...
 	cd e2e && go test -count=1 -timeout 45m -parallel 24 -v .
 
+# What takes long and is the same on every version.
+SAME_ON_ALL_VERSIONS := TestComparedWithAProjectedVolume|TestKilledTwoHundredTimes|TestReplicasComeAndGo|TestExampleApplication
+e2e-versions: ## The suite on older versions of Kubernetes, without what is the same on all of them (KUBERNETES=1.35 for one).
+	for version in $${KUBERNETES:-$$($(CLUSTER) versions | tail -n +2)}; do echo "=== Kubernetes $$version"; \
+		(cd e2e && PODTOKEN_E2E_KUBERNETES=$$version go test -count=1 -timeout 45m -parallel 24 -v -skip '$(SAME_ON_ALL_VERSIONS)' .); done
+
 cluster-tools: ## Build Kubernetes, helm and cert-manager once, and install the Debian packages that tests need.
 	@$(CLUSTER) build >/dev/null
 
@@ -94,4 +100,4 @@ release-notes: ## Print the newest section of the changelog.
 clean: ## Remove build output (the cache of test binaries stays; see e2e/doc.go).
 	rm -rf bin dist
 
-.PHONY: help demo demo-down test test-unit test-chart test-alerts e2e cluster-tools build lint generate golden licenses verify fuzz bench footprint image reproducible release release-notes clean
+.PHONY: help demo demo-down test test-unit test-chart test-alerts e2e e2e-versions cluster-tools build lint generate golden licenses verify fuzz bench footprint image reproducible release release-notes clean

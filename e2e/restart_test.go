@@ -78,6 +78,7 @@ func TestKilledTwoHundredTimes(t *testing.T) {
 // nothing is asked for, and the token that it finds is the one that it knew.
 func TestInPlaceRestartOfAllContainersKeepsFreshTokens(t *testing.T) {
 	t.Parallel()
+	since(t, 36, "feature RestartAllContainersOnContainerExits")
 	n := newNamespace(t, nil)
 	spec := podSpec(probePath, "sleep", "7")
 	spec.RestartPolicy = corev1.RestartPolicyNever

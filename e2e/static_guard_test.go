@@ -32,6 +32,9 @@ plugins:
 // deleted through the API; and docs/audit-policy.yaml records what it did. In a cluster of its own, whose API server is started with
 // both.
 func TestStaticGuard(t *testing.T) {
+	since(t, 36, "feature ManifestBasedAdmissionControlConfig")
+	root, err := filepath.Abs("..")
+	must(t, err, "finding the repository")
 	directory := t.TempDir()
 	manifests := filepath.Join(directory, "manifests")
 	must(t, os.Mkdir(manifests, 0o700), "making a directory")
@@ -42,14 +45,16 @@ func TestStaticGuard(t *testing.T) {
 	must(t, os.WriteFile(file, []byte(admissionConfiguration+manifests+"\n"), 0o600), "writing the configuration")
 
 	auditLog := filepath.Join(directory, "audit.log")
-	root, err := filepath.Abs("..")
-	must(t, err, "finding the repository")
+	arguments := []string{
+		"--admission-control-config-file=" + file,
+		"--audit-policy-file=" + filepath.Join(root, "docs", "audit-policy.yaml"), "--audit-log-path=" + auditLog, "--audit-log-mode=blocking",
+	}
+	if version(t).Minor == "1.36" {
+		arguments = append(arguments, "--feature-gates=ManifestBasedAdmissionControlConfig=true") // alpha there
+	}
 	log := &strings.Builder{}
 	c, err := cluster.Up(t.Context(), cluster.Options{
-		Name: "e2e-static", RepoRoot: root, Log: log, APIServerArgs: []string{
-			"--admission-control-config-file=" + file,
-			"--audit-policy-file=" + filepath.Join(root, "docs", "audit-policy.yaml"), "--audit-log-path=" + auditLog, "--audit-log-mode=blocking",
-		},
+		Name: clusterName("-static"), RepoRoot: root, Log: log, APIServerArgs: arguments,
 	})
 	if err != nil {
 		t.Fatalf("booting: %v\n%s", err, log)

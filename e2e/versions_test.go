@@ -2,11 +2,37 @@ package e2e
 
 import (
 	"os"
+	"strconv"
 	"strings"
 	"testing"
 
 	"github.com/podtoken/podtoken/e2e/cluster"
 )
+
+// version is that of the clusters that the tests boot: what PODTOKEN_E2E_KUBERNETES names, else the newest.
+func version(t *testing.T) cluster.Version {
+	t.Helper()
+	all, err := cluster.Versions("")
+	must(t, err, "listing the versions")
+	for _, v := range all {
+		if v.Minor == os.Getenv(cluster.EnvKubernetes) {
+			return v
+		}
+	}
+	return all[0]
+}
+
+// since skips a test of what the cluster's Kubernetes cannot do, as it came with 1.minor only.
+func since(t *testing.T, minor int, what string) {
+	t.Helper()
+	server, err := client.Discovery().ServerVersion()
+	must(t, err, "asking the API server for its version")
+	has, err := strconv.Atoi(strings.TrimRight(server.Minor, "+"))
+	must(t, err, "reading the minor version %q", server.Minor)
+	if has < minor {
+		t.Skipf("Kubernetes %s has no %s that could be tested; 1.%d has", server.GitVersion, what, minor)
+	}
+}
 
 // The suite runs on the version that PODTOKEN_E2E_KUBERNETES names: API server, kubelet and kubectl.
 func TestKubernetesVersion(t *testing.T) {
@@ -14,14 +40,7 @@ func TestKubernetesVersion(t *testing.T) {
 	if !testCluster.Owned() {
 		t.Skip("a cluster that is not ours has the version that it has")
 	}
-	all, err := cluster.Versions("")
-	must(t, err, "listing the versions")
-	want := all[0].Release
-	for _, v := range all {
-		if v.Minor == os.Getenv(cluster.EnvKubernetes) {
-			want = v.Release
-		}
-	}
+	want := version(t).Release
 	server, err := client.Discovery().ServerVersion()
 	must(t, err, "asking the API server for its version")
 	kubelet, err := testCluster.Kubectl(t.Context(), nil, "get", "nodes", "-o", "jsonpath={.items[*].status.nodeInfo.kubeletVersion}")
