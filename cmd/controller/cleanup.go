@@ -26,6 +26,8 @@ var (
 	kindLease      = schema.GroupVersionKind{Group: "coordination.k8s.io", Version: "v1", Kind: "Lease"}
 	kindBinding    = schema.GroupVersionKind{Group: "rbac.authorization.k8s.io", Version: "v1", Kind: "RoleBinding"}
 	kindRole       = schema.GroupVersionKind{Group: "rbac.authorization.k8s.io", Version: "v1", Kind: "Role"}
+	kindPolicy     = schema.GroupVersionKind{Group: "admissionregistration.k8s.io", Version: "v1", Kind: "ValidatingAdmissionPolicy"}
+	kindInForce    = schema.GroupVersionKind{Group: "admissionregistration.k8s.io", Version: "v1", Kind: "ValidatingAdmissionPolicyBinding"}
 )
 
 const (
@@ -36,7 +38,7 @@ const (
 )
 
 // cleanup removes an installation in the order in which nothing comes again: first what injects pods, then what grants,
-// then the grants. What is not there any more is done already.
+// then the grants, and what holds these last of all. What is not there any more is done already.
 type cleanup struct {
 	options *cleanupOptions
 	client  client.Client
@@ -71,7 +73,9 @@ func cleanupScheme() *runtime.Scheme {
 // cleanupMapper knows the resources of the kinds, so that the API server need not be asked for them.
 func cleanupMapper() meta.RESTMapper {
 	mapper := meta.NewDefaultRESTMapper(nil)
-	mapper.Add(kindWebhook, meta.RESTScopeRoot)
+	for _, kind := range []schema.GroupVersionKind{kindWebhook, kindPolicy, kindInForce} {
+		mapper.Add(kind, meta.RESTScopeRoot)
+	}
 	for _, kind := range []schema.GroupVersionKind{kindDeployment, kindSecret, kindLease, kindBinding, kindRole} {
 		mapper.Add(kind, meta.RESTScopeNamespace)
 	}
@@ -104,6 +108,11 @@ func (c *cleanup) Run(ctx context.Context) error {
 			}
 			return c.deleteOne(ctx, kindSecret, c.options.namespace, c.options.secret)
 		}},
+		// Helm keeps the guard, because it knows nothing of the grants.
+		{fmt.Sprintf("ValidatingAdmissionPolicyBinding and ValidatingAdmissionPolicy %q", c.options.guard), func(ctx context.Context) error {
+			return c.deleteGuard(ctx, kindInForce)
+		}},
+		{fmt.Sprintf("ValidatingAdmissionPolicy %q", c.options.guard), func(ctx context.Context) error { return c.deleteGuard(ctx, kindPolicy) }},
 	}
 	for _, step := range steps {
 		if err := c.untilDone(ctx, step.do); err != nil {
@@ -147,6 +156,14 @@ func (c *cleanup) deleteOne(ctx context.Context, kind schema.GroupVersionKind, n
 		c.logger.Info("Deleted", "kind", kind.Kind, "namespace", namespace, "name", name)
 	}
 	return nil
+}
+
+// deleteGuard deletes one part of the guard, if it is in the API.
+func (c *cleanup) deleteGuard(ctx context.Context, kind schema.GroupVersionKind) error {
+	if c.options.guard == "" {
+		return nil
+	}
+	return c.deleteOne(ctx, kind, "", c.options.guard)
 }
 
 // isGone returns nil when the controller's Deployment is gone, and with it, because the deletion is a foreground one,

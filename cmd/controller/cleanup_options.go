@@ -16,6 +16,7 @@ type cleanupOptions struct {
 	deployment           string
 	lease                string
 	secret               string
+	guard                string
 	timeout              time.Duration
 	logLevel             string
 	kubeconfig           string
@@ -27,7 +28,7 @@ func parseCleanupOptions(args []string, stderr io.Writer) (*cleanupOptions, erro
 	o.register(fs)
 	fs.Usage = func() {
 		_, _ = fmt.Fprintf(fs.Output(), "Usage: %s [flags]\n\nRemoves what must not outlive an installation: the webhook's configuration, the controller, "+
-			"every Role and RoleBinding that it made, its Lease,\nthe serving certificate that it made.\n\n", fs.Name())
+			"every Role and RoleBinding that it made, its Lease,\nthe serving certificate that it made, and last of all the guard.\n\n", fs.Name())
 		fs.PrintDefaults()
 	}
 	if err := parse(fs, args, stderr); err != nil {
@@ -42,6 +43,7 @@ func (o *cleanupOptions) register(fs *flag.FlagSet) {
 	fs.StringVar(&o.deployment, "deployment", "podtoken-controller", "`name` of the controller's Deployment")
 	fs.StringVar(&o.lease, "lease", "podtoken-controller", "`name` of the controller's Lease")
 	fs.StringVar(&o.secret, "serving-certificate-secret", "", "`name` of the Secret with the serving certificate that the controller made; empty: it made none")
+	fs.StringVar(&o.guard, "guard", "podtoken-guard", "`name` of the ValidatingAdmissionPolicy, and of its binding, that holds what grants allow; empty: leave it")
 	fs.DurationVar(&o.timeout, "timeout", 2*time.Minute, "after what time to give up")
 	registerCommon(fs, &o.logLevel, &o.kubeconfig)
 }
@@ -70,8 +72,11 @@ func (o *cleanupOptions) validate() error {
 			return err
 		}
 	}
-	if o.secret != "" {
-		if err := validateName("serving-certificate-secret", o.secret); err != nil {
+	for name, value := range map[string]string{"serving-certificate-secret": o.secret, "guard": o.guard} {
+		if value == "" {
+			continue
+		}
+		if err := validateName(name, value); err != nil {
 			return err
 		}
 	}

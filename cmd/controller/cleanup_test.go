@@ -19,6 +19,11 @@ func newInstallation(t *testing.T, grants int) *fakeAPI {
 	f.add(t, "mutatingwebhookconfigurations", `{apiVersion: admissionregistration.k8s.io/v1, kind: MutatingWebhookConfiguration, metadata: {name: other}}`)
 	f.add(t, "deployments", `{apiVersion: apps/v1, kind: Deployment, metadata: {name: podtoken-controller, namespace: podtoken-system}}`)
 	f.add(t, "leases", `{apiVersion: coordination.k8s.io/v1, kind: Lease, metadata: {name: podtoken-controller, namespace: podtoken-system}}`)
+	for resource, kind := range map[string]string{"validatingadmissionpolicies": "ValidatingAdmissionPolicy", "validatingadmissionpolicybindings": "ValidatingAdmissionPolicyBinding"} {
+		for _, name := range []string{"podtoken-guard", "other"} {
+			f.add(t, resource, fmt.Sprintf(`{apiVersion: admissionregistration.k8s.io/v1, kind: %s, metadata: {name: %s}}`, kind, name))
+		}
+	}
 	for i := range grants {
 		for resource, kind := range map[string]string{"roles": "Role", "rolebindings": "RoleBinding"} {
 			f.add(t, resource, fmt.Sprintf(`{apiVersion: rbac.authorization.k8s.io/v1, kind: %s, metadata: {name: "podtoken:a-%d", namespace: ns-%d, labels: {podtoken.dev/grant: "true"}}}`, kind, i, i%7))
@@ -52,21 +57,27 @@ func TestCleanup(t *testing.T) {
 	if diff := cmp.Diff([]string{"ns-1/podtoken:foreign"}, f.names("roles")); diff != "" {
 		t.Errorf("Roles (-want +got):\n%s", diff)
 	}
-	if diff := cmp.Diff([]string{"/other"}, f.names("mutatingwebhookconfigurations")); diff != "" {
-		t.Errorf("webhooks (-want +got):\n%s", diff)
+	for _, resource := range []string{"mutatingwebhookconfigurations", "validatingadmissionpolicies", "validatingadmissionpolicybindings"} {
+		if diff := cmp.Diff([]string{"/other"}, f.names(resource)); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", resource, diff)
+		}
 	}
-	// The order in which nothing comes again.
-	changes := f.changes("mutatingwebhookconfigurations", "deployments", "rolebindings", "roles", "leases")
+	// The order in which nothing comes again, and no grant is without its guard.
+	wantOrder := []string{
+		"mutatingwebhookconfigurations", "deployments", "rolebindings", "roles", "leases",
+		"validatingadmissionpolicybindings", "validatingadmissionpolicies",
+	}
+	changes := f.changes(wantOrder...)
 	var order []string
 	for _, change := range changes {
 		if resource := strings.Fields(change)[1]; len(order) == 0 || order[len(order)-1] != resource {
 			order = append(order, resource)
 		}
 	}
-	if diff := cmp.Diff([]string{"mutatingwebhookconfigurations", "deployments", "rolebindings", "roles", "leases"}, order); diff != "" {
+	if diff := cmp.Diff(wantOrder, order); diff != "" {
 		t.Errorf("order (-want +got):\n%s", diff)
 	}
-	if want := 2*grants + 3; len(changes) != want {
+	if want := 2*grants + 5; len(changes) != want {
 		t.Errorf("%d changes, want %d", len(changes), want)
 	}
 	// The permissions that it needs, and no other.
@@ -77,6 +88,7 @@ func TestCleanup(t *testing.T) {
 	slices.Sort(verbs)
 	if diff := cmp.Diff([]string{
 		"delete deployments", "delete leases", "delete mutatingwebhookconfigurations", "delete rolebindings", "delete roles",
+		"delete validatingadmissionpolicies", "delete validatingadmissionpolicybindings",
 		"get deployments", "list rolebindings", "list roles",
 	}, verbs); diff != "" {
 		t.Errorf("requests (-want +got):\n%s", diff)

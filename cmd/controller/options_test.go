@@ -63,7 +63,7 @@ func TestOptionsAreRefused(t *testing.T) {
 		"cleanup --timeout=0s":                   `flag --timeout: 0s is not between 1s and 1h0m0s`,
 		"cleanup --log-level=x":                  `flag --log-level: "x" is not one of debug, info, warn, error`,
 		"cleanup now":                            `argument "now" is not expected: everything is set by flags, see -help`,
-		"cleanup --guard=x":                      `flag provided but not defined: -guard, see -help`,
+		"cleanup --guard=_":                      `flag --guard: "_" is not the name of an object`,
 		"--leader-election-namespace=a.b":        `flag --leader-election-namespace: "a.b" is not the name of a namespace: must not contain dots`,
 		"--leader-election-namespace=":           `flag --leader-election-namespace: it must be set outside of a cluster: open /var/run/secrets/kubernetes.io/serviceaccount/namespace: no such file or directory`,
 		"cleanup --namespace=":                   `flag --namespace: it must be set outside of a cluster: open /var/run/secrets/kubernetes.io/serviceaccount/namespace: no such file or directory`,

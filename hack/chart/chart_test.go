@@ -285,6 +285,11 @@ func TestWebhookPods(t *testing.T) {
 		if container.LivenessProbe.HTTPGet.Path != "/healthz" || container.ReadinessProbe.HTTPGet.Path != "/readyz" {
 			t.Error("the probes ask elsewhere")
 		}
+		for _, template := range podTemplates(objects) {
+			if c := template.Spec.Containers[0]; c.TerminationMessagePolicy != corev1.TerminationMessageFallbackToLogsOnError {
+				t.Errorf("kubectl describe pod does not say why container %q has ended", c.Name)
+			}
+		}
 		if context := container.SecurityContext; context.ReadOnlyRootFilesystem == nil || !*context.ReadOnlyRootFilesystem {
 			t.Error("the root file system can be written to")
 		}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -8,6 +9,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 
@@ -50,6 +52,41 @@ func TestPoliciesFailClosed(t *testing.T) {
 		}
 		if !slices.Equal(names, want) {
 			t.Errorf("policies %q, want %q", names, want)
+		}
+	}, golden, install)
+}
+
+// TestHelmKeepsTheGuard: grants are not of a release, so their guard must survive each of helm's actions, and what removes the grants
+// has to remove it. Nothing else of the chart is kept, or it would outlive an uninstallation.
+func TestHelmKeepsTheGuard(t *testing.T) {
+	eachFile(t, func(t *testing.T, path string) {
+		objects := decode(t, path)
+		var kept []string
+		for _, o := range objects {
+			if o.GetAnnotations()["helm.sh/resource-policy"] == "keep" {
+				kept = append(kept, fmt.Sprintf("%T %s", o, o.GetName()))
+			}
+		}
+		slices.Sort(kept)
+		want := []string{"*v1.ValidatingAdmissionPolicy podtoken-guard", "*v1.ValidatingAdmissionPolicyBinding podtoken-guard"}
+		if strings.HasSuffix(path, "full.yaml") { // static guard
+			want = nil
+		}
+		if !slices.Equal(kept, want) {
+			t.Errorf("helm keeps %q, want %q", kept, want)
+		}
+		if strings.HasSuffix(path, install) { // without hooks
+			return
+		}
+		if args := one[*batchv1.Job](t, objects).Spec.Template.Spec.Containers[0].Args; !slices.Contains(args, "--guard=podtoken-guard") {
+			t.Errorf("the cleanup has the arguments %q: it leaves the guard", args)
+		}
+		rule := rbacv1.PolicyRule{
+			APIGroups: []string{"admissionregistration.k8s.io"}, Resources: []string{"validatingadmissionpolicies", "validatingadmissionpolicybindings"},
+			ResourceNames: []string{"podtoken-guard"}, Verbs: []string{"delete"},
+		}
+		if rules := named[*rbacv1.ClusterRole](t, objects, "podtoken-cleanup").Rules; !slices.ContainsFunc(rules, func(r rbacv1.PolicyRule) bool { return cmp.Equal(r, rule) }) {
+			t.Errorf("the cleanup may not delete the guard: %+v", rules)
 		}
 	}, golden, install)
 }

@@ -15,6 +15,9 @@ metadata:
   {{- with .labels }}
   labels:
     {{- . | nindent 4 }}
+  # Grants are not of the release, and would stay without it. So Helm never deletes it, whatever it does; cleanup-hook.yaml does.
+  annotations:
+    helm.sh/resource-policy: keep
   {{- end }}
 spec:
   failurePolicy: Fail
@@ -124,6 +127,9 @@ metadata:
   {{- with .labels }}
   labels:
     {{- . | nindent 4 }}
+  # Grants are not of the release, and would stay without it. So Helm never deletes it, whatever it does; cleanup-hook.yaml does.
+  annotations:
+    helm.sh/resource-policy: keep
   {{- end }}
 spec:
   policyName: {{ .name }}
