@@ -16,6 +16,7 @@ done
 helm=$(cd e2e && CGO_ENABLED=0 go run ./cmd/cluster path)/helm
 HELM=$helm hack/chart/render.sh --check || fail "manifests or golden files differ from the chart (run 'make generate')"
 
+hack/previous.sh --check || fail "the previous version for the test of an upgrade is not what its commit says (see above)"
 go run -C hack/supply ./licences -check || fail "licences of what is linked (see above)"
 hack/vulncheck.sh || fail "known vulnerabilities (see above)"
 

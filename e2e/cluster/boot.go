@@ -67,7 +67,7 @@ func (c *Cluster) boot(ctx context.Context) error {
 	})
 	if c.options.ProductImages {
 		group.Go(func() error {
-			if err := c.buildProductImages(ctx); err != nil {
+			if err := c.buildProductImages(ctx, c.options.RepoRoot); err != nil {
 				return err
 			}
 			select {
@@ -75,7 +75,7 @@ func (c *Cluster) boot(ctx context.Context) error {
 			case <-ctx.Done():
 				return ctx.Err()
 			}
-			return c.importProductImages(ctx)
+			return c.importProductImages(ctx, c.options.RepoRoot)
 		})
 	}
 	group.Go(func() error { return c.startControlPlane(ctx, client, images) })

@@ -17,19 +17,24 @@ const (
 // InstallChart installs the product's chart, or upgrades it, with the images built from this repository, and waits until
 // it works. The arguments are appended to those of helm: "--set", "webhook.replicas=1".
 func (c *Cluster) InstallChart(ctx context.Context, arguments ...string) error {
-	if len(c.product) == 0 {
-		if err := c.buildProductImages(ctx); err != nil {
+	return c.InstallChartOf(ctx, c.options.RepoRoot, arguments...)
+}
+
+// InstallChartOf does it with another version: with the chart in another checkout, and images built from the sources there.
+func (c *Cluster) InstallChartOf(ctx context.Context, root string, arguments ...string) error {
+	if c.product[root] == nil {
+		if err := c.buildProductImages(ctx, root); err != nil {
 			return err
 		}
-		if err := c.importProductImages(ctx); err != nil {
+		if err := c.importProductImages(ctx, root); err != nil {
 			return err
 		}
 	}
 	all := []string{
-		"upgrade", "--install", Release, filepath.Join(c.options.RepoRoot, "charts", "podtoken"),
+		"upgrade", "--install", Release, filepath.Join(root, "charts", "podtoken"),
 		"--namespace", Namespace, "--create-namespace", "--wait", "--timeout", "3m",
 	}
-	for _, built := range c.product {
+	for _, built := range c.product[root] {
 		// The chart puts the three parts of a name together again.
 		name, tag, _ := strings.Cut(strings.TrimPrefix(built.Name, imageRegistry+"/"), ":")
 		all = append(all, "--set-string", built.Target+".image.repository="+name, "--set-string", built.Target+".image.tag="+tag)

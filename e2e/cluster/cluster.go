@@ -34,7 +34,7 @@ type Cluster struct {
 	binaries   *binaries.Set
 	kubeconfig string
 	restConfig *rest.Config
-	product    []ProductImage
+	product    map[string][]ProductImage // by the checkout that they were built from
 
 	// The rest is only set for a cluster of our own.
 	sandbox  *sandbox.Sandbox
@@ -49,7 +49,7 @@ func Up(ctx context.Context, options Options) (*Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Cluster{options: options, progress: newProgress(options.Log)}
+	c := &Cluster{options: options, progress: newProgress(options.Log), product: map[string][]ProductImage{}}
 	if options.Registry != "" {
 		return c, c.useExisting(ctx)
 	}

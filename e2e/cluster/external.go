@@ -35,10 +35,10 @@ func (c *Cluster) useExisting(ctx context.Context) error {
 	if !c.options.ProductImages {
 		return nil
 	}
-	if err := c.buildProductImages(ctx); err != nil {
+	if err := c.buildProductImages(ctx, c.options.RepoRoot); err != nil {
 		return err
 	}
-	return c.importProductImages(ctx)
+	return c.importProductImages(ctx, c.options.RepoRoot)
 }
 
 // pushImage is how an image gets into a cluster that is not ours.

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -147,7 +148,9 @@ func sourceHash(root, goVersion string) (string, error) {
 	var names []string
 	for _, directory := range []string{"cmd", "internal", "pkg", "licenses"} {
 		err := filepath.WalkDir(filepath.Join(root, directory), func(path string, entry fs.DirEntry, err error) error {
-			if err != nil {
+			if errors.Is(err, fs.ErrNotExist) {
+				return nil // an older version may have less
+			} else if err != nil {
 				return err
 			}
 			if entry.IsDir() && entry.Name() == "testdata" {
@@ -180,14 +183,16 @@ func removeOldArchives(directory string) error {
 	return nil
 }
 
-func (c *Cluster) buildProductImages(ctx context.Context) error {
-	images, err := buildProductImages(ctx, c.options.RepoRoot, c.progress.logf)
-	c.product = images
+func (c *Cluster) buildProductImages(ctx context.Context, root string) error {
+	images, err := buildProductImages(ctx, root, c.progress.logf)
+	if err == nil {
+		c.product[root] = images
+	}
 	return err
 }
 
-func (c *Cluster) importProductImages(ctx context.Context) error {
-	for _, built := range c.product {
+func (c *Cluster) importProductImages(ctx context.Context, root string) error {
+	for _, built := range c.product[root] {
 		if err := c.ImportImage(ctx, built.Archive, built.Name); err != nil {
 			return fmt.Errorf("importing image %s: %w", built.Name, err)
 		}
