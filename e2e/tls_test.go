@@ -81,7 +81,7 @@ func (w *world) certificateOfTheUser(t *testing.T) {
 	w.serve(t, w.webhookPods(t), secret.Data["tls.crt"])
 	pods.stop()
 
-	w.uninstall(t)
+	w.uninstall(t, "secrets "+releaseNamespace+"/"+name)
 	must(t, secrets.Delete(ctx, name, metav1.DeleteOptions{}), "deleting the Secret, which is the user's and still there")
 }
 
@@ -144,7 +144,7 @@ func (w *world) certificateOfItsOwn(t *testing.T) {
 		t.Errorf("without the Secret the pods serve what they have: %v", err)
 	}
 	w.controllerWritesNothingElse(t)
-	w.uninstall(t, "secrets")
+	w.uninstall(t)
 }
 
 // worksFor starts an annotated pod and reads its token.
@@ -297,17 +297,13 @@ func (w *world) controllerWritesNothingElse(t *testing.T) {
 	}
 }
 
-// uninstall leaves nothing of ours; more kinds may be named.
-func (w *world) uninstall(t *testing.T, more ...string) {
+// uninstall leaves nothing of ours but what is named.
+func (w *world) uninstall(t *testing.T, stay ...string) {
 	t.Helper()
 	_, err := w.cluster.Helm(t.Context(), "uninstall", cluster.Release, "--namespace", cluster.Namespace, "--wait", "--timeout", "3m")
 	must(t, err, "uninstalling the chart")
-	w.leftovers(t, more...)
 	// Helm does not wait for the pods, which drain; the next installation's must not be taken for them.
-	eventually(t, time.Minute, "the pods are gone", func(ctx context.Context) (bool, error) {
-		pods, err := w.client.CoreV1().Pods(releaseNamespace).List(ctx, metav1.ListOptions{})
-		return err == nil && len(pods.Items) == 0, err
-	})
+	w.leftovers(t, stay...)
 }
 
 // companyCA is the user's.

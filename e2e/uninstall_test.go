@@ -3,7 +3,6 @@ package e2e
 import (
 	"context"
 	"fmt"
-	"strings"
 	"testing"
 	"time"
 
@@ -12,6 +11,9 @@ import (
 	"github.com/podtoken/podtoken/e2e/cluster"
 	"github.com/podtoken/podtoken/pkg/api"
 )
+
+// certificateSecrets are cert-manager's, which leaves them.
+var certificateSecrets = []string{"secrets " + releaseNamespace + "/" + servingSecret, "secrets " + releaseNamespace + "/podtoken-webhook-ca"}
 
 // `helm uninstall` leaves nothing that gives rights or stands in the way: no grant, no policy, no registration. At no moment is
 // there a grant without its guard. Pods that run keep their tokens until those end. Serial: it takes everything away.
@@ -32,16 +34,7 @@ func TestUninstall(t *testing.T) {
 		t.Error(err)
 	}
 
-	shared.leftovers(t)
-	namespaces, err := client.CoreV1().Namespaces().List(ctx, metav1.ListOptions{})
-	must(t, err, "listing namespaces")
-	for _, namespace := range namespaces.Items {
-		for key := range namespace.Labels {
-			if strings.HasPrefix(key, api.Prefix) {
-				t.Errorf("namespace %q has the label %q", namespace.Name, key)
-			}
-		}
-	}
+	shared.leftovers(t, certificateSecrets...)
 	assertReview(t, n.token("pod", "app", api.DefaultMountPath+"/vault"), audienceDeclared, pod)
 	// The right to mint went with the grant.
 	out, err := n.exec("pod", api.ContainerName, api.SidecarBinary, api.CommandRefresh, "--timeout=3s")
@@ -50,23 +43,6 @@ func TestUninstall(t *testing.T) {
 	}
 	// What comes now is no longer podtoken's business.
 	n.create("later", annotations("audience.vault", audienceDeclared), gated(serviceAccount))
-}
-
-// leftovers complains about everything that an uninstallation should have taken away; more kinds may be named.
-func (w *world) leftovers(t *testing.T, more ...string) {
-	t.Helper()
-	for _, kinds := range append([]string{
-		"roles,rolebindings,leases,serviceaccounts,jobs,deployments,configmaps,services",
-		"clusterroles,clusterrolebindings,validatingadmissionpolicies,validatingadmissionpolicybindings,mutatingwebhookconfigurations",
-	}, more...) {
-		out, err := w.cluster.Kubectl(context.Background(), nil, "get", kinds, "--all-namespaces", "-o", "name")
-		must(t, err, "listing what is left")
-		for line := range strings.Lines(out) {
-			if strings.Contains(line, "podtoken") {
-				t.Errorf("%s is left", strings.TrimSpace(line))
-			}
-		}
-	}
 }
 
 // grantsWithoutGuard looks until ctx is done for a moment with a grant and no guard.
@@ -81,4 +57,23 @@ func grantsWithoutGuard(ctx context.Context) error {
 		time.Sleep(10 * time.Millisecond)
 	}
 	return nil
+}
+
+// `helm uninstall --no-hooks` leaves the grants, and their guard with them; another installation takes both over. After one with hooks,
+// and after the namespace was deleted, where certificates and the namespace's own objects stay, the cluster has what it had before
+// podtoken came, nothing less and nothing more.
+func (w *world) uninstalledWithoutATrace(t *testing.T) {
+	n := w.newNamespace(t, allowedPrefix, nil)
+	n.worksFor("pod")
+	w.helm(t, "uninstall", cluster.Release, "--no-hooks", "--wait", "--timeout", "3m")
+	w.guarded(t, "an uninstallation without hooks")
+	w.install(t, w.root(t), previousValues()...)
+	n.refresh("pod")
+
+	w.helm(t, "uninstall", cluster.Release, "--wait", "--timeout", "3m")
+	w.leftovers(t, certificateSecrets...) // before the grants' namespace goes
+	for _, namespace := range []string{n.name, releaseNamespace} {
+		must(t, w.client.CoreV1().Namespaces().Delete(t.Context(), namespace, metav1.DeleteOptions{}), "deleting namespace %q", namespace)
+	}
+	w.untilNothing(t, 2*time.Minute, func(now inventory) []string { return now.since(w.before) })
 }

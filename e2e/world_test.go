@@ -21,6 +21,8 @@ type world struct {
 	restConfig *rest.Config
 	// probeImage holds ./cmd/probe, the application of the tests' pods.
 	probeImage string
+	// before is all that the cluster had before podtoken came.
+	before inventory
 }
 
 // shared is the world of all tests that leave it as it was. TestMain makes it.
@@ -55,6 +57,9 @@ func newWorld(ctx context.Context, name string, changes ...func(*cluster.Options
 	w.client, err = kubernetes.NewForConfig(w.restConfig)
 	if err == nil {
 		w.probeImage, err = c.BuildGoImage(ctx, filepath.Join(root, "e2e"), "./cmd/probe", "podtoken.test/probe:1")
+	}
+	if err == nil {
+		w.before, err = w.inventory(ctx)
 	}
 	if err != nil {
 		return nil, c.GiveUp(err)
