@@ -42,6 +42,10 @@ const (
 	requestTimeout = 35 * time.Second
 	// connectTimeout bounds each of the two steps of connecting. A connection that is being made outlives its request.
 	connectTimeout = 10 * time.Second
+	// pingAfter is how long a connection may be silent while a request waits, and pingTimeout how long it then has to show
+	// that there is still somebody.
+	pingAfter   = 5 * time.Second
+	pingTimeout = 5 * time.Second
 	// idleTimeout closes connections that Idle was not called for.
 	idleTimeout = 5 * time.Second
 	// maxAnswerBytes: a token with 8 audiences has some 2 kB; certificates in a claim could make it ten times that.
@@ -267,9 +271,12 @@ func (c *Client) trusted() (*http.Transport, error) {
 		DialContext:         (&net.Dialer{Timeout: connectTimeout, KeepAlive: -1}).DialContext,
 		TLSHandshakeTimeout: connectTimeout,
 		TLSClientConfig:     &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12},
-		// HTTP/1.1 only: a handful of requests per hour are not worth the buffers of HTTP/2.
-		TLSNextProto:           map[string]func(string, *tls.Conn) http.RoundTripper{},
-		MaxIdleConnsPerHost:    4,
+		// HTTP/2, which every API server speaks: tokens that are due together are asked for at the same time on one
+		// connection, for one handshake. A connection that has died in silence is noticed by a ping; over HTTP/1.1, should
+		// something in between speak no other, the requests come one after the other.
+		ForceAttemptHTTP2:      true,
+		HTTP2:                  &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingTimeout},
+		MaxConnsPerHost:        1,
 		IdleConnTimeout:        idleTimeout,
 		DisableCompression:     true,
 		MaxResponseHeaderBytes: 64 << 10,

@@ -1,5 +1,5 @@
-// Package fakeapi is an API server for tests: it answers TokenRequests, over TLS and with its own CA, as
-// kube-apiserver does. Only tests may import it.
+// Package fakeapi is an API server for tests and benchmarks: it answers TokenRequests, over TLS and with its own CA, as
+// kube-apiserver does. Only tests and benchmarks may import it.
 package fakeapi
 
 import (
@@ -12,6 +12,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"io"
 	"log"
 	"math/big"
@@ -46,15 +47,19 @@ type Server struct {
 	// CA is its authority as PEM.
 	CA []byte
 
+	close func()
+
 	mu          sync.Mutex
 	credential  string
 	accept      func(credential string) bool
 	lifetime    time.Duration
 	handler     http.HandlerFunc
+	hold        func()
 	change      func(*jwt.Claims)
 	bodies      []string
 	issued      []string
-	connections int
+	connections int // all that were ever made
+	open        int
 }
 
 // Start runs a Server on 127.0.0.1 until the test ends.
@@ -66,31 +71,50 @@ func Start(t testing.TB) *Server {
 // StartAt runs a Server on another loopback address.
 func StartAt(t testing.TB, host string) *Server {
 	t.Helper()
-	s := &Server{lifetime: time.Hour, credential: Credential("first")}
 	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", net.JoinHostPort(host, "0"))
 	if err != nil {
 		t.Skipf("no listener on %s: %v", host, err)
 	}
+	s, err := Serve(listener)
+	check(t, err)
+	t.Cleanup(s.Close)
+	return s
+}
+
+// Serve runs a Server on the listener until it is closed, for programs that are no tests.
+func Serve(listener net.Listener) (*Server, error) {
+	s := &Server{lifetime: time.Hour, credential: Credential("first")}
 	var certificate tls.Certificate
-	s.CA, certificate = authority(t)
+	var err error
+	if s.CA, certificate, err = authority(); err != nil {
+		return nil, err
+	}
 	server := httptest.NewUnstartedServer(http.HandlerFunc(s.serve))
 	_ = server.Listener.Close()
 	server.Listener = listener
+	server.EnableHTTP2 = true
 	server.TLS = &tls.Config{Certificates: []tls.Certificate{certificate}, MinVersion: tls.VersionTLS12}
 	server.Config.ErrorLog = log.New(io.Discard, "", 0)
 	server.Config.ConnState = func(_ net.Conn, state http.ConnState) {
-		if state == http.StateNew {
-			s.mu.Lock()
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		switch state {
+		case http.StateNew:
 			s.connections++
-			s.mu.Unlock()
+			s.open++
+		case http.StateClosed:
+			s.open--
 		}
 	}
 	server.StartTLS()
-	t.Cleanup(server.Close)
-	s.Host = host
-	s.Port = strconv.Itoa(listener.Addr().(*net.TCPAddr).Port)
-	return s
+	s.close = server.Close
+	address := listener.Addr().(*net.TCPAddr)
+	s.Host, s.Port = address.IP.String(), strconv.Itoa(address.Port)
+	return s, nil
 }
+
+// Close ends the Server.
+func (s *Server) Close() { s.close() }
 
 // Credential makes an API credential; its name tells it from others.
 func Credential(name string) string {
@@ -128,6 +152,9 @@ func (s *Server) Bodies() (bodies []string) {
 // Connections is how many connections were opened.
 func (s *Server) Connections() (n int) { s.locked(func() { n = s.connections }); return n }
 
+// Open is how many connections there are now.
+func (s *Server) Open() (n int) { s.locked(func() { n = s.open }); return n }
+
 // Issued are all tokens that were granted.
 func (s *Server) Issued() (issued []string) {
 	s.locked(func() { issued = slices.Clone(s.issued) })
@@ -151,16 +178,28 @@ func (s *Server) CredentialDir(t testing.TB) string {
 // WriteCredential replaces the files in dir as the kubelet does.
 func (s *Server) WriteCredential(t testing.TB, dir, credential string) {
 	t.Helper()
+	check(t, s.PutCredential(dir, credential))
+}
+
+// PutCredential is WriteCredential for programs that are no tests.
+func (s *Server) PutCredential(dir, credential string) error {
 	data, err := os.MkdirTemp(dir, "..data-")
-	check(t, err)
-	check(t, os.WriteFile(filepath.Join(data, "token"), []byte(credential), 0o600))
-	check(t, os.WriteFile(filepath.Join(data, "ca.crt"), s.CA, 0o600))
+	if err != nil {
+		return err
+	}
 	next := filepath.Join(dir, "..data_tmp")
-	check(t, os.Symlink(filepath.Base(data), next))
-	check(t, os.Rename(next, filepath.Join(dir, "..data")))
+	if err := errors.Join(
+		os.WriteFile(filepath.Join(data, "token"), []byte(credential), 0o600),
+		os.WriteFile(filepath.Join(data, "ca.crt"), s.CA, 0o600),
+		os.Symlink(filepath.Base(data), next),
+		os.Rename(next, filepath.Join(dir, "..data")),
+	); err != nil {
+		return err
+	}
 	for _, name := range []string{"token", "ca.crt"} {
 		_ = os.Symlink(filepath.Join("..data", name), filepath.Join(dir, name)) // there already, the second time
 	}
+	return nil
 }
 
 // Refuse answers with a Status, as kube-apiserver does.
@@ -179,8 +218,11 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	body, _ := io.ReadAll(r.Body)
 	s.mu.Lock()
 	s.bodies = append(s.bodies, string(body))
-	credential, accept, handler := s.credential, s.accept, s.handler
+	credential, accept, handler, hold := s.credential, s.accept, s.handler, s.hold
 	s.mu.Unlock()
+	if hold != nil {
+		hold()
+	}
 	if accept == nil {
 		accept = func(given string) bool { return given == credential }
 	}
@@ -196,6 +238,9 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		s.grant(w, r, body)
 	}
 }
+
+// Hold has the function called before each answer; nil for none.
+func (s *Server) Hold(hold func()) { s.locked(func() { s.hold = hold }) }
 
 // Grant answers as the server does without Handle.
 func (s *Server) Grant(w http.ResponseWriter, r *http.Request) {
@@ -241,26 +286,33 @@ func (s *Server) grant(w http.ResponseWriter, r *http.Request, body []byte) {
 }
 
 // authority makes a CA and a serving certificate of it, both ECDSA P-256.
-func authority(t testing.TB) ([]byte, tls.Certificate) {
-	t.Helper()
+func authority() (caPEM []byte, serving tls.Certificate, err error) {
 	caKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	check(t, err)
+	if err != nil {
+		return nil, serving, err
+	}
 	ca := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "fake CA"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
 		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
 	}
 	caDER, err := x509.CreateCertificate(rand.Reader, ca, ca, caKey.Public(), caKey)
-	check(t, err)
+	if err != nil {
+		return nil, serving, err
+	}
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	check(t, err)
+	if err != nil {
+		return nil, serving, err
+	}
 	leaf := &x509.Certificate{
 		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "kube-apiserver"}, NotBefore: ca.NotBefore, NotAfter: ca.NotAfter,
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback}, DNSNames: []string{"localhost"},
 	}
 	leafDER, err := x509.CreateCertificate(rand.Reader, leaf, ca, key.Public(), caKey)
-	check(t, err)
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: caDER}), tls.Certificate{Certificate: [][]byte{leafDER}, PrivateKey: key}
+	if err != nil {
+		return nil, serving, err
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: caDER}), tls.Certificate{Certificate: [][]byte{leafDER}, PrivateKey: key}, nil
 }
 
 func check(t testing.TB, err error) {
