@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"sync"
 
+	"github.com/podtoken/podtoken/internal/alarm"
 	"github.com/podtoken/podtoken/internal/atomicfile"
 	"github.com/podtoken/podtoken/internal/tokenrequest"
 	"github.com/podtoken/podtoken/internal/version"
@@ -19,6 +20,8 @@ type parts struct {
 	notifier *notify.Notifier
 	// server is nil without a port.
 	server *serve.Server
+	// alarm is nil where the kernel has none.
+	alarm *alarm.Alarm
 }
 
 // build wires the sidecar of the options and the environment.
@@ -42,13 +45,18 @@ func (o options) build(getenv func(string) string, log *slog.Logger) (*parts, er
 		return nil, err
 	}
 	p := &parts{notifier: notify.New(config, version.Version, log)}
-	deps := sidecar.Deps{Minter: client, Writer: files, Log: log, Version: version.Version, Refresh: refreshSignal(), Cluster: client.Cluster}
+	deps := sidecar.Deps{Minter: newThrifty(client), Writer: files, Log: log, Version: version.Version, Refresh: refreshSignal(), Cluster: client.Cluster}
 	deps.OnBatch = func(_ context.Context, batch sidecar.Batch) { p.notifier.Changed(batch.Written) }
 	if config.MetricsPort != 0 {
 		p.server = serve.New(serve.Config{
 			Port: config.MetricsPort, Version: version.Version, Log: log, Notifications: p.notifier.Counts,
 		})
 		deps.OnSnapshot = p.server.Update
+	}
+	if p.alarm, err = alarm.New(); err == nil {
+		deps.Alarm = p.alarm
+	} else {
+		log.Warn("The kernel has no timer for us, the runtime's is used", "error", err.Error())
 	}
 	p.sidecar = sidecar.New(config, deps)
 	return p, nil
@@ -60,6 +68,9 @@ func (p *parts) run(ctx context.Context) error {
 	var others sync.WaitGroup
 	defer others.Wait()
 	defer cancel()
+	if p.alarm != nil {
+		defer func() { _ = p.alarm.Close() }()
+	}
 	others.Go(func() { p.notifier.Run(ctx) })
 	if p.server != nil {
 		others.Go(func() { p.server.Run(ctx) })

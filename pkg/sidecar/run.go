@@ -20,15 +20,19 @@ func (s *Sidecar) Run(ctx context.Context) error {
 		s.inspect(t)
 	}
 	s.changed()
-	timer := time.NewTimer(0)
-	defer timer.Stop()
+	alarm := s.alarm
+	if alarm == nil {
+		timer := time.NewTimer(0)
+		defer timer.Stop()
+		alarm = runtimeAlarm{timer}
+	}
 	for {
 		s.look(ctx)
 		s.launch(ctx)
 		pause := s.pause()
 		s.rest(pause)
 		s.endBatch(ctx)
-		timer.Reset(pause)
+		alarm.Set(pause)
 		select {
 		case <-ctx.Done():
 			return s.incomplete()
@@ -36,7 +40,7 @@ func (s *Sidecar) Run(ctx context.Context) error {
 			s.finish(r)
 		case <-s.refresh:
 			s.makeDue()
-		case <-timer.C:
+		case <-alarm.Rings():
 		}
 	}
 }

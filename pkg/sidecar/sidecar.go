@@ -23,6 +23,7 @@ type Sidecar struct {
 	onSnapshot func(Snapshot)
 	refresh    <-chan os.Signal
 	cluster    func() (tokenfile.Cluster, error)
+	alarm      Alarm
 
 	clock  func() instant
 	random func() float64
@@ -70,7 +71,21 @@ type Deps struct {
 	// Cluster, if set, tells what files that are made out of tokens may say of the cluster. It is called at least every minute
 	// where they do, and is cheap. Its errors are as Mint's.
 	Cluster func() (tokenfile.Cluster, error)
+	// Alarm wakes Run; nil for a timer of Go's runtime.
+	Alarm Alarm
 }
+
+// Alarm wakes the loop. internal/alarm is the real one; tests, whose clock is not real, have the runtime's.
+type Alarm interface {
+	// Set has Rings receive after d, and not when it was to before.
+	Set(d time.Duration)
+	Rings() <-chan time.Time
+}
+
+type runtimeAlarm struct{ *time.Timer }
+
+func (a runtimeAlarm) Set(d time.Duration)     { a.Reset(d) }
+func (a runtimeAlarm) Rings() <-chan time.Time { return a.C }
 
 // New prepares a Sidecar; it does no I/O. The config must be valid.
 func New(c config.Config, deps Deps) *Sidecar {
@@ -85,6 +100,7 @@ func New(c config.Config, deps Deps) *Sidecar {
 		onSnapshot: deps.OnSnapshot,
 		refresh:    deps.Refresh,
 		cluster:    deps.Cluster,
+		alarm:      deps.Alarm,
 		clock: func() instant {
 			now := time.Now()
 			return instant{monotonic: now.Sub(started), wall: now.Round(0)}
