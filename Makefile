@@ -11,6 +11,8 @@ LDFLAGS := -s -w -X github.com/podtoken/podtoken/internal/version.Version=$(VERS
 CLUSTER := cd e2e && CGO_ENABLED=0 go run ./cmd/cluster
 LINT := go tool -modfile=$(CURDIR)/hack/tools/go.mod golangci-lint
 DEMO ?= demo
+# Where benchmarks write their tables.
+REPORT ?= docs/performance.md
 
 ##@ What most people want
 help: ## Show this list.
@@ -58,6 +60,7 @@ build: ## Build the binaries into bin/.
 lint: ## Run golangci-lint over every module, and actionlint over the workflows.
 	$(LINT) run ./...
 	cd e2e && $(LINT) run --config ../.golangci.yml ./...
+	cd bench && $(LINT) run --config ../.golangci.yml ./...
 	cd hack/alerts && $(LINT) run --config ../../.golangci.yml ./...
 	cd hack/supply && $(LINT) run --config ../../.golangci.yml ./...
 	go tool -modfile=hack/supply/go.mod actionlint -shellcheck= -pyflakes=
@@ -78,8 +81,21 @@ verify: ## Check generated files, formatting, modules, licences of what is linke
 fuzz: ## Fuzz each target for FUZZTIME (default 30s).
 	hack/fuzz.sh $(or $(FUZZTIME),30s)
 
-bench: ## Benchmarks of the admission path and the sidecar.
+bench: bench-go bench-sidecar ## Benchmarks without a cluster: some minutes. Writes tables of docs/performance.md.
+
+bench-cluster: bench-podstart bench-scale ## Benchmarks on a real Kubernetes: half an hour. Writes tables of docs/performance.md.
+
+bench-go: ## Go's benchmarks of the admission path and the sidecar.
 	go test -run '^$$' -bench . -benchmem ./pkg/... ./internal/... ./cmd/...
+
+bench-sidecar: ## The sidecar's process beside the least that can do its job (minutes).
+	cd bench && go run ./cmd/sidecar -report ../$(REPORT)
+
+bench-podstart: cluster-tools ## Starts of pods by ways of giving them tokens, and the sidecar's footprint in one.
+	cd bench && go run ./cmd/podstart -report ../$(REPORT)
+
+bench-scale: cluster-tools ## Ten thousand injected pods on nodes of kwok, which is built first.
+	cd bench && go run ./cmd/scale -report ../$(REPORT)
 
 footprint: build ## Sizes of the binaries and packages they link.
 	@ls -l bin/ | awk 'NR>1 {printf "%-20s %.1f MB\n", $$NF, $$5/1e6}'
@@ -100,4 +116,4 @@ release-notes: ## Print the newest section of the changelog.
 clean: ## Remove build output (the cache of test binaries stays; see e2e/doc.go).
 	rm -rf bin dist
 
-.PHONY: help demo demo-down test test-unit test-chart test-alerts e2e e2e-versions cluster-tools build lint generate golden licenses verify fuzz bench footprint image reproducible release release-notes clean
+.PHONY: help demo demo-down test test-unit test-chart test-alerts e2e e2e-versions cluster-tools build lint generate golden licenses verify fuzz bench bench-cluster bench-go bench-sidecar bench-podstart bench-scale footprint image reproducible release release-notes clean
