@@ -79,20 +79,19 @@ func (l *load) makePods(ctx context.Context) (time.Duration, error) {
 	began := time.Now()
 	err := each(ctx, l.pods, func(ctx context.Context, i int) error {
 		if i%plainEvery == 0 {
-			if _, err := l.makePod(ctx, i, nil); err != nil {
+			if err := l.makePod(ctx, i, nil); err != nil {
 				return err
 			}
 		}
-		_, err := l.makePod(ctx, i, map[string]string{
+		return l.makePod(ctx, i, map[string]string{
 			api.AnnotationAudienceOf + "vault":   "vault, https://sts.example.com",
 			api.AnnotationAudienceOf + "billing": "https://billing.example.com",
 		})
-		return err
 	})
 	return time.Since(began), err
 }
 
-func (l *load) makePod(ctx context.Context, i int, annotations map[string]string) (*corev1.Pod, error) {
+func (l *load) makePod(ctx context.Context, i int, annotations map[string]string) error {
 	namespace, account := l.account(i % l.accounts)
 	pod := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{GenerateName: account + "-", Annotations: annotations},
@@ -107,9 +106,8 @@ func (l *load) makePod(ctx context.Context, i int, annotations map[string]string
 		},
 	}
 	began := time.Now()
-	created, err := l.client.CoreV1().Pods(namespace).Create(ctx, pod, metav1.CreateOptions{})
-	if err != nil {
-		return nil, fmt.Errorf("creating a pod of %s/%s: %w", namespace, account, err)
+	if _, err := l.client.CoreV1().Pods(namespace).Create(ctx, pod, metav1.CreateOptions{}); err != nil {
+		return fmt.Errorf("creating a pod of %s/%s: %w", namespace, account, err)
 	}
 	there := time.Now()
 	took := float64(there.Sub(began).Microseconds()) / 1000
@@ -117,11 +115,11 @@ func (l *load) makePod(ctx context.Context, i int, annotations map[string]string
 	defer l.mu.Unlock()
 	if annotations == nil {
 		l.others = append(l.others, took)
-		return created, nil
+		return nil
 	}
 	l.injected = append(l.injected, took)
 	if key := namespace + "/" + account; l.asked[key].IsZero() {
 		l.asked[key] = there
 	}
-	return created, nil
+	return nil
 }

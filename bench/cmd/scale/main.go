@@ -8,9 +8,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/exec"
 	"os/signal"
-	"path/filepath"
 	"syscall"
 
 	"github.com/podtoken/podtoken/bench/kube"
@@ -43,11 +41,9 @@ func run(ctx context.Context, args []string) error {
 		return err
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
-	kwok := filepath.Join(dir, "kwok")
-	build := exec.CommandContext(ctx, "go", "build", "-o", kwok, "sigs.k8s.io/kwok/cmd/kwok") //nolint:gosec // constants, and a directory of ours
-	build.Dir, build.Env = "kwok", append(os.Environ(), "CGO_ENABLED=0")
-	if output, err := build.CombinedOutput(); err != nil {
-		return fmt.Errorf("building kwok: %w\n%s", err, output)
+	kwok, err := buildKwok(ctx, dir)
+	if err != nil {
+		return err
 	}
 	return kube.Do(ctx, *name, func(ctx context.Context, w *kube.World) error {
 		conditions := report.Begin("make bench-scale")

@@ -47,7 +47,7 @@ func (p *part) look() (err error) {
 	return err
 }
 
-func measure(ctx context.Context, w *kube.World, kwok string, size dimensions) (string, error) {
+func measure(ctx context.Context, w *kube.World, kwok []string, size dimensions) (string, error) {
 	stop, err := startNodes(ctx, w, kwok, size.nodes)
 	if err != nil {
 		return "", err

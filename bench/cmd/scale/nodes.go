@@ -1,11 +1,14 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
-	"syscall"
+	"path/filepath"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -18,21 +21,49 @@ import (
 const (
 	fakeAnnotation = "kwok.x-k8s.io/node"
 	fake           = "fake"
+	maxShown       = 4000 // bytes of a log
 )
 
 func nodeName(i int) string { return fmt.Sprintf("kwok-%03d", i) }
 
-// startNodes makes nodes, and starts kwok, which plays their kubelets until the returned function is called.
-func startNodes(ctx context.Context, w *kube.World, kwok string, nodes int) (stop func(), err error) {
-	log, err := os.Create(w.Cluster.Log("kwok"))
+// stages are what kwok does with nodes and pods: files of its module.
+var stages = []string{
+	"node/fast/node-initialize.yaml", "node/heartbeat-with-lease/node-heartbeat-with-lease.yaml",
+	"pod/fast/pod-ready.yaml", "pod/fast/pod-complete.yaml", "pod/fast/pod-delete.yaml",
+}
+
+// buildKwok builds kwok into a directory, and returns how it is called.
+func buildKwok(ctx context.Context, dir string) (command []string, err error) {
+	program := filepath.Join(dir, "kwok")
+	goTool := func(arguments ...string) (string, error) {
+		run := exec.CommandContext(ctx, "go", arguments...)
+		run.Dir, run.Env = "kwok", append(os.Environ(), "CGO_ENABLED=0")
+		output, err := run.CombinedOutput()
+		if err != nil {
+			return "", fmt.Errorf("building kwok: %w\n%s", err, output)
+		}
+		return strings.TrimSpace(string(output)), nil
+	}
+	if _, err := goTool("build", "-o", program, "sigs.k8s.io/kwok/cmd/kwok"); err != nil {
+		return nil, err
+	}
+	module, err := goTool("list", "-m", "-f", "{{.Dir}}", "sigs.k8s.io/kwok")
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = log.Close() }()
-	process := exec.Command(kwok, "--kubeconfig="+w.Cluster.Kubeconfig(), "--manage-all-nodes=false", //nolint:gosec,noctx // ours; it is stopped below
-		"--manage-nodes-with-annotation-selector="+fakeAnnotation+"="+fake)
-	process.Stdout, process.Stderr = log, log
-	process.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	command = []string{program, "--manage-all-nodes=false", "--manage-nodes-with-annotation-selector=" + fakeAnnotation + "=" + fake, "--node-lease-duration-seconds=40"}
+	for _, stage := range stages {
+		command = append(command, "--config="+filepath.Join(module, "kustomize", "stage", filepath.FromSlash(stage)))
+	}
+	return command, nil
+}
+
+// startNodes makes nodes, and starts kwok, which plays their kubelets until the returned function is called.
+func startNodes(ctx context.Context, w *kube.World, kwok []string, nodes int) (stop func(), err error) {
+	command := append(kwok, "--kubeconfig="+w.Cluster.Kubeconfig())
+	process := exec.CommandContext(ctx, command[0], command[1:]...)
+	var log bytes.Buffer // read it after stop
+	process.Stdout, process.Stderr = &log, &log
 	if err := process.Start(); err != nil {
 		return nil, err
 	}
@@ -53,7 +84,7 @@ func startNodes(ctx context.Context, w *kube.World, kwok string, nodes int) (sto
 			return stop, nil
 		case time.Now().After(deadline):
 			stop()
-			return nil, fmt.Errorf("kwok made %d of %d nodes ready in 2 minutes (%w); its log is %s", ready, nodes, err, w.Cluster.Log("kwok"))
+			return nil, errors.Join(err, fmt.Errorf("kwok made %d of %d nodes ready in 2 minutes; it says:\n%s", ready, nodes, log.String()[max(0, log.Len()-maxShown):]))
 		}
 		time.Sleep(time.Second)
 	}
