@@ -33,6 +33,9 @@ func chartValues(more ...string) []string {
 			{"name":"tests","namespaces":["` + allowedPrefix + `*","podtoken-examples","kube-public"],"serviceAccounts":["*"],"audiences":["*","https://kubernetes.default.svc"]},
 			{"name":"applications","namespaces":["` + policedPrefix + `*"],"serviceAccounts":["app-*"],"audiences":["vault","https://*.example.com"]},
 			{"namespaces":["` + policedPrefix + `*"],"serviceAccounts":["*"],"audiences":["public"]}]`,
+		"--set-json", `profiles={
+			"team-vault":{"vault-role.vault":"team","vault-addr.vault":"https://vault.example.com","expiration.vault":"15m"},
+			"slow":{"refresh-at":"90%","expiration":7200}}`,
 	}, more...)
 }
 

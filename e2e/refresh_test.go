@@ -51,6 +51,10 @@ func TestRefreshKeepsTheFileContract(t *testing.T) {
 			},
 			mode: "0444 65532:0", outsiderReads: true,
 		},
+		"a file that a template makes, of the same text": {
+			annotations: annotations("template.token", "{{.token}}"),
+			spec:        func(*corev1.PodSpec) {}, mode: "0400 1000:0",
+		},
 		"a mode of the user, in a folder of the user": {
 			annotations: annotations("file-mode", "0600", "path.token", "deep/er/jwt"),
 			spec: func(s *corev1.PodSpec) {

@@ -18,7 +18,7 @@ import (
 const (
 	// tokenPrefix begins the sidecar's arguments that declare tokens.
 	tokenPrefix = "--" + api.FlagToken + "="
-	// maxTokenBytes is how much of a pod's declarations is kept in memory. The webhook's largest pods have a tenth of
+	// maxTokenBytes is how much of a pod's declarations is kept in memory. The webhook's largest pods have half of
 	// it; more is a pod that was made by hand to be large.
 	maxTokenBytes = 256 << 10
 	// podsByServiceAccount is the index of the cache's pods. The cache adds the namespace.

@@ -130,9 +130,11 @@ var sidecarSettings = []string{
 type parser struct {
 	annotations map[string]string
 	// profile has the profile of each annotation that the pod itself does not have.
-	profile  map[string]string
-	limits   *TokensConfig
-	problems []problem
+	profile map[string]string
+	limits  *TokensConfig
+	// formatted is set when a token has a setting of a format or preset, which most pods do not.
+	formatted bool
+	problems  []problem
 }
 
 // parse reads the annotations of a pod that has at least one of ours. It reports all problems, in a fixed order: the
@@ -237,6 +239,7 @@ func (p *parser) keys() []string {
 			}
 			asked[token] = true
 		case suffixed:
+			p.formatted = p.formatted || scope == tokenScope
 			if asksByPreset(base) {
 				asked[token] = true
 			}
@@ -278,17 +281,24 @@ func (p *parser) tokens(req *request, names []string) {
 			file:              req.mountPath + "/" + relative,
 			mode:              setting(p, api.AnnotationFileModeOf+name, mode, parseFileMode),
 		}
-		preset := p.presetOf(&t)
+		var preset *preset
+		if p.formatted {
+			preset = p.presetOf(&t)
+		}
 		t.audiences = p.audiences(&t, preset)
 		t.env = p.env(name, preset)
 		if preset != nil {
 			p.setPreset(&t, preset)
 		}
-		p.format(&t, req.mountPath, preset)
+		if p.formatted {
+			p.format(&t, req.mountPath, preset)
+		}
 		req.tokens = append(req.tokens, t)
 	}
 	p.checkUnique(req.tokens)
-	p.checkSize(req)
+	if p.formatted {
+		p.checkSize(req)
+	}
 	for _, base := range []string{api.AnnotationExpiration, api.AnnotationFileMode} {
 		set := p.own(base)
 		usesIt := func(t tokenRequest) bool { _, own := p.annotations[base+"."+t.name]; return !own }
