@@ -4,7 +4,7 @@
 // system, the same Input always gives the same Result, and no Input makes it panic. The work is done in four steps, a
 // file (or two) each:
 //
-//	parse    annotations -> request          parse.go, values.go, suggest.go
+//	parse    annotations -> request          parse.go, profiles.go, presets.go, formats.go, unique.go, suggest.go; values.go
 //	decide   the truth table                 decide.go
 //	plan     what the pod must look like     plan.go, identity.go, resources.go, sidecar.go
 //	patch    what has to be added for it     conflicts.go, ours.go, patch.go

@@ -182,12 +182,11 @@ func TestFilesOfPresets(t *testing.T) {
 }
 
 auto_auth {
-  method {
-    type = "jwt"
+  method "jwt" {
     mount_path = "auth/k"
     namespace = "team"
 
-    config {
+    config = {
       path = "/var/run/secrets/podtoken.dev/v"
       role = "app"
       remove_jwt_after_reading = false

@@ -198,11 +198,10 @@ func (p *parser) setVault(t *tokenRequest) {
 		attribute("  ", "address", address)
 		b.WriteString("}\n\n")
 	}
-	b.WriteString("auto_auth {\n  method {\n")
-	attribute("    ", "type", "jwt")
+	b.WriteString("auto_auth {\n  method \"jwt\" {\n")
 	attribute("    ", "mount_path", mount)
 	attribute("    ", "namespace", namespace)
-	b.WriteString("\n    config {\n")
+	b.WriteString("\n    config = {\n")
 	attribute("      ", "path", t.file)
 	attribute("      ", "role", role)
 	b.WriteString("      remove_jwt_after_reading = false\n    }\n  }\n}")

@@ -49,25 +49,38 @@ func Parse(text string) ([]api.Step, error) {
 	if len(trees) != 1 {
 		return nil, errors.New("it defines other templates, and only one is allowed")
 	}
-	c := &compiler{trees[name]}
-	return c.list(c.tree.Root)
+	return compiler{text}.list(trees[name].Root)
 }
 
+// compiler has the template's text.
 type compiler struct {
-	tree *parse.Tree
+	text string
 }
 
-// at tells where a node is.
-func (c *compiler) at(n parse.Node) string {
-	location, text := c.tree.ErrorContext(n)
-	return fmt.Sprintf("line %s: %.60q", strings.TrimPrefix(location, name+":"), text)
+// maxShown is how much of the text stands in an error.
+const maxShown = 60
+
+// at tells where a node is: line, column, and the action. Texts between actions are not repeated, they may be secret. The
+// parser's own ErrorContext would take a time that grows with the square of the length.
+func (c compiler) at(n parse.Node) string {
+	position := min(int(n.Position()), len(c.text))
+	before := c.text[:position]
+	line, column := 1+strings.Count(before, "\n"), position-strings.LastIndexByte(before, '\n')
+	if _, isText := n.(*parse.TextNode); isText {
+		return fmt.Sprintf("line %d:%d", line, column)
+	}
+	action, _, _ := strings.Cut(c.text[max(strings.LastIndex(before, "{{"), 0):], "}}")
+	if len(action) > maxShown {
+		action = strings.ToValidUTF8(action[:maxShown], "") + "..."
+	}
+	return fmt.Sprintf("line %d:%d: %q", line, column, action+"}}")
 }
 
-func (c *compiler) fail(n parse.Node, format string, args ...any) error {
+func (c compiler) fail(n parse.Node, format string, args ...any) error {
 	return fmt.Errorf("%s: %s", c.at(n), fmt.Sprintf(format, args...))
 }
 
-func (c *compiler) list(l *parse.ListNode) ([]api.Step, error) {
+func (c compiler) list(l *parse.ListNode) ([]api.Step, error) {
 	if l == nil {
 		return nil, nil
 	}
@@ -82,7 +95,7 @@ func (c *compiler) list(l *parse.ListNode) ([]api.Step, error) {
 	return steps, nil
 }
 
-func (c *compiler) step(n parse.Node) (api.Step, error) {
+func (c compiler) step(n parse.Node) (api.Step, error) {
 	switch n := n.(type) {
 	case *parse.TextNode:
 		return api.Step{Text: string(n.Text), At: c.at(n)}, nil
@@ -105,7 +118,7 @@ func (c *compiler) step(n parse.Node) (api.Step, error) {
 	return api.Step{}, c.fail(n, "only values, variables, if, with, range, else and end are allowed")
 }
 
-func (c *compiler) branch(do string, n parse.Node, b *parse.BranchNode) (api.Step, error) {
+func (c compiler) branch(do string, n parse.Node, b *parse.BranchNode) (api.Step, error) {
 	step := api.Step{Do: do, At: c.at(n)}
 	if b.Pipe.IsAssign {
 		return step, c.fail(n, "declare a variable here with := or assign it before")
@@ -122,7 +135,7 @@ func (c *compiler) branch(do string, n parse.Node, b *parse.BranchNode) (api.Ste
 }
 
 // pipe sets value and variables of a step.
-func (c *compiler) pipe(p *parse.PipeNode, step *api.Step) error {
+func (c compiler) pipe(p *parse.PipeNode, step *api.Step) error {
 	value, err := c.commands(p)
 	if err != nil {
 		return err
@@ -135,7 +148,7 @@ func (c *compiler) pipe(p *parse.PipeNode, step *api.Step) error {
 }
 
 // commands makes calls in calls out of a pipe.
-func (c *compiler) commands(p *parse.PipeNode) (api.Expr, error) {
+func (c compiler) commands(p *parse.PipeNode) (api.Expr, error) {
 	var value api.Expr
 	for i, command := range p.Cmds {
 		identifier, isFunction := command.Args[0].(*parse.IdentifierNode)
@@ -166,7 +179,10 @@ func (c *compiler) commands(p *parse.PipeNode) (api.Expr, error) {
 }
 
 // word is a single value.
-func (c *compiler) word(n parse.Node) (api.Expr, error) {
+func (c compiler) word(n parse.Node) (api.Expr, error) {
+	if pipe, ok := n.(*parse.PipeNode); ok {
+		return c.commands(pipe)
+	}
 	e := api.Expr{At: c.at(n)}
 	switch n := n.(type) {
 	case *parse.DotNode:
@@ -185,8 +201,6 @@ func (c *compiler) word(n parse.Node) (api.Expr, error) {
 		}
 		inner.Get = strings.TrimSuffix(inner.Get, ".") + "." + strings.Join(n.Field, ".")
 		return inner, nil
-	case *parse.PipeNode:
-		return c.commands(n)
 	case *parse.IdentifierNode:
 		e.Call = n.Ident
 	case *parse.StringNode:
