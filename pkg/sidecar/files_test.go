@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -29,9 +30,23 @@ func header() api.TokenSpec {
 	return token
 }
 
-// withCluster sets the authorities of the cluster; the error, too.
-func (b *bench) withCluster(ca *string, err *error) {
-	b.sidecar.cluster = func() (tokenfile.Cluster, error) { return tokenfile.Cluster{Server: "https://a", CA: *ca}, *err }
+// clusterInfo is what the sidecar is told of the cluster; it may change.
+type clusterInfo struct {
+	mu  sync.Mutex
+	ca  string
+	err error
+}
+
+func (c *clusterInfo) get() (tokenfile.Cluster, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return tokenfile.Cluster{Server: "https://a", CA: c.ca}, c.err
+}
+
+func (c *clusterInfo) set(ca string, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.ca, c.err = ca, err
 }
 
 func (b *bench) read(path string) string {
@@ -74,8 +89,8 @@ func TestFilesAreMadeOfEveryToken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, header())
 		realFiles(t, b)
-		ca, none := "CA", error(nil)
-		b.withCluster(&ca, &none)
+		cluster := &clusterInfo{ca: "CA"}
+		b.sidecar.cluster = cluster.get
 		b.run()
 		first := b.consistent("CA")
 		b.pass(50 * time.Minute)
@@ -105,7 +120,7 @@ func TestFilesAreMadeOfEveryToken(t *testing.T) {
 		b.datedNow()
 		b.restart(header())
 		realFiles(t, b)
-		b.withCluster(&ca, &none)
+		b.sidecar.cluster = cluster.get
 		b.run()
 		if diff := cmp.Diff(second, b.consistent("CA")); diff != "" {
 			t.Errorf("a restart wrote files that were good:\n%s", diff)
@@ -139,15 +154,15 @@ func TestFilesAreMadeAnewAfterARestart(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				b := newBench(t, header())
 				realFiles(t, b)
-				ca, none := "CA", error(nil)
-				b.withCluster(&ca, &none)
+				cluster := &clusterInfo{ca: "CA"}
+				b.sidecar.cluster = cluster.get
 				b.run()
 				must(t, b.stop())
 				b.datedNow()
 				damage(t, b.disk.dir)
 				b.restart(header())
 				realFiles(t, b)
-				b.withCluster(&ca, &none)
+				b.sidecar.cluster = cluster.get
 				b.run()
 				b.consistent("CA")
 				if n := b.requests(); n != 1 {
@@ -168,11 +183,11 @@ func TestAFileThatCannotBeMadeReplacesNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, header())
 		realFiles(t, b)
-		ca, failure := "CA", error(nil)
-		b.withCluster(&ca, &failure)
+		cluster := &clusterInfo{ca: "CA"}
+		b.sidecar.cluster = cluster.get
 		b.run()
 		before := b.consistent("CA")
-		failure = &Error{Class: ClassCredential, Message: "reading the cluster's CA: gone"}
+		cluster.set("", &Error{Class: ClassCredential, Message: "reading the cluster's CA: gone"})
 		b.pass(50 * time.Minute)
 		if diff := cmp.Diff(before, b.consistent("CA")); diff != "" {
 			t.Errorf("files were replaced:\n%s", diff)
@@ -180,7 +195,7 @@ func TestAFileThatCannotBeMadeReplacesNothing(t *testing.T) {
 		if got := b.status().Tokens[0]; got.LastErrorClass != "Credential" || got.LastError != "Credential: reading the cluster's CA: gone" {
 			t.Errorf("status: %+v", got)
 		}
-		failure = nil
+		cluster.set("CA", nil)
 		b.pass(10 * time.Minute)
 		after := b.consistent("CA")
 		if before[0] == after[0] || b.status().Tokens[0].LastErrorClass != "" {
@@ -194,11 +209,11 @@ func TestAFileThatCannotBeMadeReplacesNothing(t *testing.T) {
 func TestATextThatIsTooLong(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, header())
-		ca, none := "CA", error(nil)
-		b.withCluster(&ca, &none)
+		cluster := &clusterInfo{ca: "CA"}
+		b.sidecar.cluster = cluster.get
 		b.run()
 		before := b.read("deep/vault")
-		ca = strings.Repeat("SECRET", 20_000)
+		cluster.set(strings.Repeat("SECRET", 20_000), nil)
 		b.pass(time.Hour)
 		if got := b.status().Tokens[0]; got.LastError != "File: making cluster: the file would be longer than 65536 bytes" {
 			t.Errorf("status: %+v", got)
@@ -217,8 +232,8 @@ func TestATextThatIsTooLong(t *testing.T) {
 func TestTheTokenItselfIsWrittenLast(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, header())
-		ca, none := "CA", error(nil)
-		b.withCluster(&ca, &none)
+		cluster := &clusterInfo{ca: "CA"}
+		b.sidecar.cluster = cluster.get
 		order := &writeOrder{Writer: b.disk}
 		b.sidecar.writer = order
 		b.run()
@@ -229,13 +244,24 @@ func TestTheTokenItselfIsWrittenLast(t *testing.T) {
 	})
 }
 
+// writeOrder notes the order of writes, and fails for one path.
 type writeOrder struct {
 	Writer
+
+	mu    sync.Mutex
 	paths []string
 	fail  string
 }
 
+func (w *writeOrder) failFor(path string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.fail = path
+}
+
 func (w *writeOrder) Write(path string, content []byte, mode fs.FileMode) (fs.FileInfo, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	if path == w.fail {
 		return nil, errors.New("not now")
 	}
@@ -249,15 +275,15 @@ func (w *writeOrder) Write(path string, content []byte, mode fs.FileMode) (fs.Fi
 func TestOneFileThatCannotBeWritten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, header())
-		ca, none := "CA", error(nil)
-		b.withCluster(&ca, &none)
+		cluster := &clusterInfo{ca: "CA"}
+		b.sidecar.cluster = cluster.get
 		order := &writeOrder{Writer: b.disk, fail: "cluster"}
 		b.sidecar.writer = order
 		b.run()
 		if _, err := os.Lstat(filepath.Join(b.disk.dir, ".podtoken-token-vault")); err == nil {
 			t.Error("the token is there before its files")
 		}
-		order.fail = ""
+		order.failFor("")
 		b.pass(time.Minute)
 		b.consistent("CA")
 		if n := b.requests(); n != 1 {
@@ -272,8 +298,8 @@ func TestMadeFilesAreRestored(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, header())
 		realFiles(t, b)
-		ca, none := "CA", error(nil)
-		b.withCluster(&ca, &none)
+		cluster := &clusterInfo{ca: "CA"}
+		b.sidecar.cluster = cluster.get
 		b.run()
 		must(t, os.RemoveAll(filepath.Join(b.disk.dir, "deep")), os.Remove(filepath.Join(b.disk.dir, ".podtoken-token-vault")),
 			os.Chmod(filepath.Join(b.disk.dir, "cluster"), 0o444))
@@ -291,11 +317,11 @@ func TestFilesFollowTheCluster(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, header())
 		realFiles(t, b)
-		ca, none := "CA", error(nil)
-		b.withCluster(&ca, &none)
+		cluster := &clusterInfo{ca: "CA"}
+		b.sidecar.cluster = cluster.get
 		b.run()
 		before := b.consistent("CA")
-		ca = "CA and a second one"
+		cluster.set("CA and a second one", nil)
 		b.pass(time.Minute)
 		after := b.consistent("CA and a second one")
 		if before[0] != after[0] || before[1] != after[1] || before[2] == after[2] {
