@@ -81,6 +81,35 @@ func TestNewConfigurationIsUsed(t *testing.T) {
 	eventually(t, "the first configuration again", injects("podtoken/sidecar:v1"))
 }
 
+// A profile comes, changes and goes with the configuration; one that is wrong leaves the old ones in use.
+func TestNewProfilesAreUsed(t *testing.T) {
+	p, args := prepare(t)
+	p.start(t, args)
+	eventually(t, "ready", p.ready)
+	named := strings.Replace(review, `"podtoken.dev/audience.vault": "vault"`, `"podtoken.dev/profile": "team"`, 1)
+	if named == review {
+		t.Fatal("the review is not about an audience")
+	}
+	withProfile := func(settings string) string { return goodConfig + "profiles: {team: {" + settings + "}}\n" }
+	unknown := p.answers(named, `"allowed":false`, `this installation has none`)
+	eventually(t, "no profile", unknown)
+	p.write(t, "config.yaml", withProfile("audience.vault: vault"))
+	eventually(t, "the profile", p.answers(named, `"allowed":true`))
+	if !strings.Contains(p.log.String(), `"profiles":["team"]`) {
+		t.Errorf("the log does not name the profile: %s", p.log)
+	}
+	p.write(t, "config.yaml", withProfile("audience.vault: vault, format.vault: yaml"))
+	eventually(t, "the bad one is counted", func() error { return p.hasMetric(`podtoken_config_reloads_total{result="failure"} 1`) })
+	if err := errors.Join(p.answers(named, `"allowed":true`)(), p.ready()); err != nil {
+		t.Errorf("with a bad profile on disk: %v", err)
+	}
+	if !strings.Contains(p.log.String(), `profiles[team]: podtoken.dev/format.vault: \"yaml\" is not a format`) {
+		t.Errorf("the log does not say what is wrong with the profile: %s", p.log)
+	}
+	p.write(t, "config.yaml", goodConfig)
+	eventually(t, "no profile again", unknown)
+}
+
 // A replica that has read nothing says so, one line each.
 func TestNotReadyWithoutFiles(t *testing.T) {
 	p, args := prepare(t)

@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"log/slog"
+	"maps"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -34,7 +35,8 @@ func NewRules(path string, registry prometheus.Registerer, logger *slog.Logger) 
 		parse:  func(contents [][]byte) (*mutate.Config, error) { return mutate.ParseConfig(contents[0]) },
 		advice: "correct the file (with the Helm chart: the values it is made from)",
 		describe: func(rules *mutate.Config) []any {
-			return []any{"sidecarImage", rules.Sidecar.Image, "maxExpiration", rules.Tokens.MaxExpiration.Duration.String()}
+			return []any{"sidecarImage", rules.Sidecar.Image, "maxExpiration", rules.Tokens.MaxExpiration.Duration.String(),
+				"profiles", slices.Sorted(maps.Keys(rules.Profiles))}
 		},
 	}, registry, logger)
 }
