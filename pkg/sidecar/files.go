@@ -4,14 +4,13 @@ import (
 	"bytes"
 	"io/fs"
 	"strings"
+	"time"
 
 	"github.com/podtoken/podtoken/pkg/api"
 	"github.com/podtoken/podtoken/pkg/sidecar/config"
 	"github.com/podtoken/podtoken/pkg/sidecar/jwt"
 	"github.com/podtoken/podtoken/pkg/sidecar/status"
 	"github.com/podtoken/podtoken/pkg/tokenfile"
-
-	"time"
 )
 
 // made is a file that is made out of a token, as it must lie on disk.
