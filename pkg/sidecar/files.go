@@ -54,7 +54,7 @@ func (s *Sidecar) texts(t *token, secret Secret, claims jwt.Claims) ([]Secret, t
 	if len(t.made) == 0 {
 		return nil, cluster, nil
 	}
-	if s.cluster != nil {
+	if t.usesCluster && s.cluster != nil {
 		var err error
 		if cluster, err = s.cluster(); err != nil {
 			return nil, cluster, asError(err, ClassCredential)

@@ -205,6 +205,21 @@ func TestAFileThatCannotBeMadeReplacesNothing(t *testing.T) {
 	})
 }
 
+// Files that have nothing of the cluster do not depend on what is known of it.
+func TestFilesWithoutTheCluster(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		token := header()
+		token.Files = token.Files[:1]
+		b := newBench(t, token)
+		b.sidecar.cluster = (&clusterInfo{err: errors.New("unknown")}).get
+		b.run()
+		if got, want := b.read("deep/vault"), "Authorization: Bearer "+b.read(".podtoken-token-vault"); got != want {
+			t.Errorf("the header is not of the token: %d bytes", len(got))
+		}
+		must(t, b.stop())
+	})
+}
+
 // A token that is too large for its file, which the check cannot know of, is such a failure too; it has no part of the text.
 func TestATextThatIsTooLong(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
