@@ -31,7 +31,9 @@ import (
 const Name = "podtoken-controller"
 
 const (
-	concurrency = 4
+	// concurrency is how many ServiceAccounts are looked at at a time. Each of them waits for two writes, one after the other: when
+	// a busy API server takes a second for each, four at a time would fall behind the pods (see docs/performance.md).
+	concurrency = 16
 	// A failed reconciliation is tried again after firstRetry, twice that, and so on up to lastRetry.
 	firstRetry = 50 * time.Millisecond
 	lastRetry  = time.Minute
