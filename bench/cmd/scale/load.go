@@ -92,7 +92,8 @@ func (l *load) makePods(ctx context.Context) (time.Duration, error) {
 }
 
 func (l *load) makePod(ctx context.Context, i int, annotations map[string]string) error {
-	namespace, account := l.account(i % l.accounts)
+	// The pods of a ServiceAccount come one after the other, as those of a Deployment do.
+	namespace, account := l.account(i * l.accounts / l.pods)
 	pod := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{GenerateName: account + "-", Annotations: annotations},
 		Spec: corev1.PodSpec{
