@@ -107,6 +107,10 @@ func TestLife(t *testing.T) {
 				if code != 0 || strings.Count(stdout, " is fresh until ") != 2 {
 					p.t.Errorf("exit code %d: %s", code, stdout)
 				}
+				code, stdout, _ = p.command("check", "--output=json", "--dir="+p.dir)
+				if code != 0 || strings.Count(stdout, `"claims":{`) != 2 || strings.Contains(stdout, "eyJ") {
+					p.t.Errorf("as JSON: exit code %d: %s", code, stdout)
+				}
 			}, requests: -1},
 			{name: "SIGTERM", do: wantExit(0, ""), files: both, requests: -1},
 		},

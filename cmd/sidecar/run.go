@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	_ "embed"
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -24,6 +25,9 @@ const (
 	exitMissing = 1
 	exitUsage   = 2
 )
+
+// outputText is the value of api.FlagOutput for people, and the default.
+const outputText = "text"
 
 //go:embed help.txt
 var help string
@@ -106,14 +110,36 @@ func runWait(ctx context.Context, args []string) (int, error) {
 	return exitOK, nil
 }
 
-// runCheck is the command check, for people.
+// runCheck is the command check, for people, and with --output=json for `kubectl podtoken`.
 func runCheck(args []string, stdout io.Writer) (int, error) {
 	flags := newFlags(api.CommandCheck)
 	dir := flags.String("dir", api.SidecarTokenDir, "")
+	output := flags.String(api.FlagOutput, outputText, "")
 	if err := parse(flags, args); err != nil {
 		return exitUsage, err
 	}
-	return printCheck(*dir, stdout)
+	switch *output {
+	case outputText:
+		return printCheck(*dir, stdout)
+	case api.OutputJSON:
+		return printDetails(*dir, stdout)
+	}
+	return exitUsage, fmt.Errorf("check: --%s=%s: want %s or %s", api.FlagOutput, *output, outputText, api.OutputJSON)
+}
+
+// printDetails prints what is known of each token, as JSON.
+func printDetails(dir string, stdout io.Writer) (int, error) {
+	details, fresh, err := status.Detail(dir, time.Now())
+	if err != nil {
+		return exitMissing, err
+	}
+	if err := json.NewEncoder(stdout).Encode(details); err != nil {
+		return exitMissing, err
+	}
+	if !fresh {
+		return exitMissing, nil
+	}
+	return exitOK, nil
 }
 
 // printCheck prints one line for each token.

@@ -102,6 +102,7 @@ func TestWrongUseIsExitCode2(t *testing.T) {
 		"wait with an unknown flag":    {env, []string{"wait", "--x"}, "wait: flag provided but not defined: -x"},
 		"wait with a time that is not": {env, []string{"wait", "--timeout=1"}, `invalid value "1" for flag -timeout`},
 		"check with an argument":       {env, []string{"check", "vault"}, `check: unexpected argument "vault"`},
+		"check with another output":    {env, []string{"check", "--output=yaml"}, `check: --output=yaml: want text or json`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			args := c.args

@@ -40,6 +40,9 @@ const (
 	FlagNotify       = "notify"
 	FlagNotifySignal = "notify-signal"
 	FlagMetricsPort  = "metrics-port"
+	// FlagOutput is of CommandCheck. OutputJSON is for programs.
+	FlagOutput = "output"
+	OutputJSON = "json"
 )
 
 // Paths on the sidecar's port. The readiness probe of AnnotationReadiness asks for PathReady.
