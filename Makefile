@@ -56,6 +56,7 @@ build: ## Build the binaries into bin/.
 	$(GO_BUILD) -ldflags '$(LDFLAGS)' -o bin/podtoken-webhook ./cmd/webhook
 	$(GO_BUILD) -ldflags '$(LDFLAGS)' -o bin/podtoken-controller ./cmd/controller
 	$(GO_BUILD) -ldflags '$(LDFLAGS)' -o bin/podtoken-sidecar ./cmd/sidecar
+	$(GO_BUILD) -ldflags '$(LDFLAGS)' -o bin/kubectl-podtoken ./cmd/kubectl-podtoken
 
 lint: ## Run golangci-lint over every module, and actionlint over the workflows.
 	$(LINT) run ./...

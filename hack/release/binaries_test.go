@@ -20,7 +20,7 @@ var sources = []string{"Makefile", "go.mod", "go.sum", "cmd", "internal", "pkg"}
 // of compiled packages, to be quick; `make reproducible` compiles everything twice, and looks at the images too.
 func TestBinariesAreReproducible(t *testing.T) {
 	first, second := buildIn(t, "a"), buildIn(t, filepath.Join("b", "another directory"))
-	for _, program := range []string{"podtoken-webhook", "podtoken-controller", "podtoken-sidecar"} {
+	for _, program := range []string{"podtoken-webhook", "podtoken-controller", "podtoken-sidecar", "kubectl-podtoken"} {
 		a, b := read(t, filepath.Join(first, "bin", program)), read(t, filepath.Join(second, "bin", program))
 		if !bytes.Equal(a, b) {
 			t.Errorf("the same sources gave two different binaries %s", program)

@@ -7,11 +7,20 @@ fail() { echo "release: $*" >&2; exit 1; }
 
 sha256sum --check --strict --quiet SHA256SUMS
 
-want="buildinfo.txt digests.txt install.yaml podtoken-$version.tgz release-notes.md SHA256SUMS"
+want="buildinfo.txt digests.txt install.yaml krew-podtoken.yaml podtoken-$version.tgz release-notes.md SHA256SUMS"
 for component in webhook controller sidecar; do
   want+=" podtoken-$component-$tag.oci.tar podtoken-$component-$tag-linux-amd64.cdx.json podtoken-$component-$tag-linux-arm64.cdx.json"
 done
+for platform in linux-amd64 linux-arm64 darwin-amd64 darwin-arm64; do
+  want+=" kubectl-podtoken-$tag-$platform.tar.gz kubectl-podtoken-$tag-$platform.cdx.json"
+done
 diff <(tr ' ' '\n' <<<"$want" | LC_ALL=C sort) <(LC_ALL=C ls -1) || fail "these are not the files of a release"
+
+# krew's manifest names the archives by what they are.
+while read -r _ checksum; do
+  grep -q "^$checksum  kubectl-podtoken-$tag-" SHA256SUMS || fail "krew-podtoken.yaml has the checksum $checksum, which is that of no archive"
+done < <(grep 'sha256:' krew-podtoken.yaml)
+[ "$(grep -c 'sha256:' krew-podtoken.yaml)" = 4 ] || fail "krew-podtoken.yaml does not have four platforms"
 
 "$HELM" lint --strict --quiet --kube-version 1.33.0 "podtoken-$version.tgz"
 # The chart and install.yaml are this version, and run the images in the archives and no others.

@@ -40,6 +40,9 @@ echo "release: images"
 (cd e2e && CGO_ENABLED=0 go build -o "$work/releaseimages" ./cmd/releaseimages)
 "$work/releaseimages" -version "$tag" -revision "$revision" -created "$created" -output "$out" -binaries "$work/binaries" >"$out/digests.txt"
 
+echo "release: kubectl podtoken"
+hack/release/plugin.sh "$tag" "$created" "$work/binaries" "$out"
+
 echo "release: bills of materials"
 for component in webhook controller sidecar; do
   for architecture in amd64 arm64; do
@@ -47,6 +50,10 @@ for component in webhook controller sidecar; do
     go run -C hack/supply ./sbom -binary "$work/binaries/$name" -architecture "$architecture" -version "$tag" -created "$created" \
       -notices "$PWD/licenses/$component.txt" -output "$out/podtoken-$component-$tag-linux-$architecture.cdx.json"
   done
+done
+for platform in linux-amd64 linux-arm64 darwin-amd64 darwin-arm64; do
+  go run -C hack/supply ./sbom -binary "$work/binaries/kubectl-podtoken-$platform" -os "${platform%-*}" -architecture "${platform#*-}" \
+    -version "$tag" -created "$created" -notices "$PWD/licenses/kubectl-podtoken.txt" -output "$out/kubectl-podtoken-$tag-$platform.cdx.json"
 done
 
 echo "release: chart"

@@ -103,7 +103,7 @@ func TestNotices(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			text, err := notices("webhook", []module{tree(t, c.files)}, known)
+			text, err := notices("podtoken-webhook", []module{tree(t, c.files)}, known)
 			switch {
 			case c.problem != "" && (err == nil || !strings.Contains(err.Error(), c.problem)):
 				t.Errorf("got error %v, want one with %q", err, c.problem)

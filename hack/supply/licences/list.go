@@ -36,21 +36,22 @@ type listed struct {
 }
 
 // linked returns the modules that a program links on any of the platforms, without the program's own.
-func linked(ctx context.Context, root, program string, architectures []string) ([]module, error) {
+func linked(ctx context.Context, root, program string, platforms []string) ([]module, error) {
 	goroot, err := exec.CommandContext(ctx, "go", "env", "GOROOT").Output()
 	if err != nil {
 		return nil, fmt.Errorf("running \"go env GOROOT\": %w", err)
 	}
 	modules := map[string]*module{}
-	for _, architecture := range architectures {
+	for _, platform := range platforms {
+		system, architecture, _ := strings.Cut(platform, "/")
 		cmd := exec.CommandContext(ctx, "go", "list", "-deps", "-json=Dir,Standard,Module", program)
 		cmd.Dir = root
-		cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+architecture, "GOWORK=off")
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS="+system, "GOARCH="+architecture, "GOWORK=off")
 		var stderr bytes.Buffer
 		cmd.Stderr = &stderr
 		out, err := cmd.Output()
 		if err != nil {
-			return nil, fmt.Errorf("running \"go list -deps %s\" for %s: %w\n%s", program, architecture, err, stderr.String())
+			return nil, fmt.Errorf("running \"go list -deps %s\" for %s: %w\n%s", program, platform, err, stderr.String())
 		}
 		if err := collect(modules, out, strings.TrimSpace(string(goroot))); err != nil {
 			return nil, err

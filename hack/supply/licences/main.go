@@ -18,11 +18,22 @@ import (
 	"strings"
 )
 
-// programs are the binaries by the names of their images.
-var programs = []string{"webhook", "controller", "sidecar"}
+// images and plugin are the platforms of binaries, as Go names them: what is linked may differ.
+var (
+	images = []string{"linux/amd64", "linux/arm64"}
+	plugin = []string{"linux/amd64", "linux/arm64", "darwin/amd64", "darwin/arm64"}
+)
 
-// architectures are those of the images: what is linked may differ.
-var architectures = []string{"amd64", "arm64"}
+// programs are the binaries, by the names of their directories in cmd.
+var programs = []struct {
+	name, title string
+	platforms   []string
+}{
+	{"webhook", "podtoken-webhook", images},
+	{"controller", "podtoken-controller", images},
+	{"sidecar", "podtoken-sidecar", images},
+	{"kubectl-podtoken", "kubectl-podtoken", plugin},
+}
 
 func main() {
 	check := flag.Bool("check", false, "write nothing, and fail when a file would change")
@@ -45,16 +56,16 @@ func run(ctx context.Context, check bool) error {
 	}
 	var problems []error
 	for _, program := range programs {
-		modules, err := linked(ctx, root, "./cmd/"+program, architectures)
+		modules, err := linked(ctx, root, "./cmd/"+program.name, program.platforms)
 		if err != nil {
 			return err
 		}
-		text, err := notices(program, modules, known)
+		text, err := notices(program.title, modules, known)
 		if err != nil {
 			problems = append(problems, err)
 			continue
 		}
-		path := filepath.Join("licenses", program+".txt")
+		path := filepath.Join("licenses", program.name+".txt")
 		committed, err := os.ReadFile(filepath.Join(root, path))
 		switch {
 		case err != nil && !errors.Is(err, fs.ErrNotExist):

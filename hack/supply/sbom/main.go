@@ -19,13 +19,14 @@ import (
 )
 
 type options struct {
-	binary, architecture, version, notices, output string
-	created                                        int64
+	binary, os, architecture, version, notices, output string
+	created                                            int64
 }
 
 func main() {
 	var o options
 	flag.StringVar(&o.binary, "binary", "", "the binary")
+	flag.StringVar(&o.os, "os", "linux", "its operating system, as Go names it")
 	flag.StringVar(&o.architecture, "architecture", "", "its architecture, as Go names it")
 	flag.StringVar(&o.version, "version", "", "vX.Y.Z")
 	flag.StringVar(&o.notices, "notices", "", "the file of licenses/ with the licences of what is linked into it")
@@ -39,7 +40,7 @@ func main() {
 }
 
 func run(ctx context.Context, o options) error {
-	if o.binary == "" || o.architecture == "" || o.version == "" || o.notices == "" || o.output == "" || o.created <= 0 {
+	if o.binary == "" || o.os == "" || o.architecture == "" || o.version == "" || o.notices == "" || o.output == "" || o.created <= 0 {
 		return fmt.Errorf("every flag is needed; -h lists them")
 	}
 	notices, err := os.ReadFile(o.notices)
@@ -89,7 +90,7 @@ func generate(ctx context.Context, o options) (string, error) {
 	// The same binary gets the same serial number.
 	serial := uuid.NewHash(sha256.New(), uuid.NameSpaceURL, binary, 8).String()
 	cmd := exec.CommandContext(ctx, strings.TrimSpace(string(tool)), "bin", "-json", "-std", "-notimestamp", "-serial", serial, "-version", o.version, o.binary)
-	cmd.Env = append(os.Environ(), "GOOS=linux", "GOARCH="+o.architecture)
+	cmd.Env = append(os.Environ(), "GOOS="+o.os, "GOARCH="+o.architecture)
 	var stderr strings.Builder
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()

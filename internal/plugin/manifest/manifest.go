@@ -1,0 +1,190 @@
+// Package manifest reads files of Kubernetes objects, finds the pods and pod templates in them, and writes them back. Fields that
+// it does not know survive; what is not changed is written as it was read.
+//
+// Do not add: anything about podtoken.
+package manifest
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
+	"sigs.k8s.io/yaml"
+)
+
+// Document is one document of a YAML stream.
+type Document struct {
+	// Source is the file, "-" for standard input, and the place in it: "app.yaml, document 2".
+	Source  string
+	raw     []byte
+	object  map[string]any
+	changed bool
+}
+
+// Read reads files, the YAML and JSON files of directories, and standard input for "-".
+func Read(paths []string, stdin io.Reader) ([]*Document, error) {
+	var documents []*Document
+	for _, path := range paths {
+		files := []string{path}
+		if info, err := os.Stat(path); err == nil && info.IsDir() {
+			if files, err = inDirectory(path); err != nil {
+				return nil, err
+			}
+		}
+		for _, file := range files {
+			found, err := readFile(file, stdin)
+			if err != nil {
+				return nil, err
+			}
+			documents = append(documents, found...)
+		}
+	}
+	return documents, nil
+}
+
+func inDirectory(directory string) ([]string, error) {
+	entries, err := os.ReadDir(directory)
+	if err != nil {
+		return nil, err
+	}
+	var files []string
+	for _, entry := range entries {
+		if slices.Contains([]string{".yaml", ".yml", ".json"}, filepath.Ext(entry.Name())) && !entry.IsDir() {
+			files = append(files, filepath.Join(directory, entry.Name()))
+		}
+	}
+	if len(files) == 0 {
+		return nil, fmt.Errorf("the directory %q has no .yaml, .yml or .json files", directory)
+	}
+	return files, nil
+}
+
+func readFile(path string, stdin io.Reader) ([]*Document, error) {
+	reader, name := stdin, "standard input"
+	if path != "-" {
+		file, err := os.Open(path)
+		if err != nil {
+			return nil, err
+		}
+		defer func() { _ = file.Close() }()
+		reader, name = file, path
+	}
+	documents, err := split(name, reader)
+	if err != nil {
+		return nil, err
+	}
+	if len(documents) == 0 {
+		return nil, fmt.Errorf("%s has no objects", name)
+	}
+	return documents, nil
+}
+
+func split(name string, reader io.Reader) ([]*Document, error) {
+	var documents []*Document
+	stream := utilyaml.NewYAMLReader(bufio.NewReader(reader))
+	for number := 1; ; number++ {
+		raw, err := stream.Read()
+		if errors.Is(err, io.EOF) {
+			return documents, nil
+		}
+		source := fmt.Sprintf("%s, document %d", name, number)
+		if err != nil {
+			return nil, fmt.Errorf("reading %s: %w", source, err)
+		}
+		object, err := decode(raw)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", source, err)
+		}
+		if object != nil {
+			documents = append(documents, &Document{Source: source, raw: raw, object: object})
+		}
+	}
+}
+
+// decode returns nil for a document without content. Numbers stay as they are written.
+func decode(raw []byte) (map[string]any, error) {
+	content, err := yaml.YAMLToJSONStrict(raw)
+	if err != nil {
+		return nil, fmt.Errorf("this is not valid YAML: %s", strings.Join(strings.Fields(err.Error()), " ")) // it has line breaks
+	}
+	var value any
+	decoder := json.NewDecoder(bytes.NewReader(content))
+	decoder.UseNumber()
+	if err := decoder.Decode(&value); err != nil {
+		return nil, err
+	}
+	if value == nil {
+		return nil, nil
+	}
+	object, ok := value.(map[string]any)
+	if !ok {
+		return nil, errors.New("this is not a Kubernetes object: want a mapping with apiVersion and kind")
+	}
+	if text(object, "kind") == "" || text(object, "apiVersion") == "" {
+		return nil, errors.New("this is not a Kubernetes object: it has no apiVersion or no kind")
+	}
+	return object, nil
+}
+
+// YAML is the document as it is now. What was not changed is as it was read.
+func (d *Document) YAML() ([]byte, error) {
+	if !d.changed {
+		return slices.Concat(bytes.TrimRight(d.raw, "\n"), []byte("\n")), nil
+	}
+	return Normal(d.object)
+}
+
+// Original is the document as it was read, in the form of Normal, to be compared with a changed one.
+func (d *Document) Original() ([]byte, error) {
+	object, err := decode(d.raw)
+	if err != nil {
+		return nil, err
+	}
+	return Normal(object)
+}
+
+// Changed tells whether anything was replaced.
+func (d *Document) Changed() bool { return d.changed }
+
+// Normal is YAML with sorted keys.
+func Normal(value any) ([]byte, error) {
+	content, err := json.Marshal(value)
+	if err != nil {
+		return nil, err
+	}
+	return yaml.JSONToYAML(content)
+}
+
+// Write writes the documents as one stream.
+func Write(w io.Writer, documents []*Document) error {
+	for i, d := range documents {
+		content, err := d.YAML()
+		if err != nil {
+			return err
+		}
+		if i > 0 {
+			content = append([]byte("---\n"), content...)
+		}
+		if _, err := w.Write(content); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// text is the text at a path of keys; empty if there is none.
+func text(object map[string]any, keys ...string) string {
+	for _, key := range keys[:len(keys)-1] {
+		object, _ = object[key].(map[string]any)
+	}
+	value, _ := object[keys[len(keys)-1]].(string)
+	return value
+}
