@@ -46,7 +46,7 @@ func arguments(process []string) []string {
 
 // run is the program. What is wrong has been told when it returns.
 func run(ctx context.Context, args []string, e *plugin.Env) error {
-	root := newRoot(e)
+	root := newRoot(e) //nolint:contextcheck // cobra hands each command the context
 	root.SetArgs(args)
 	root.SetIn(e.In)
 	root.SetOut(e.Out)

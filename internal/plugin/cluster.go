@@ -101,7 +101,7 @@ func (c *Cluster) forward(ctx context.Context, namespace, pod string, port int) 
 	go func() { ended <- forwarder.ForwardPorts() }()
 	stop = func() {
 		cancel()
-		<-ended
+		_ = <-ended
 	}
 	select {
 	case <-ready:

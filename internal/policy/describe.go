@@ -21,9 +21,9 @@ func (p *Policy) List() []Rule {
 	return rules
 }
 
-func (g globs) texts() []string {
-	texts := make([]string, 0, len(g))
-	for _, glob := range g {
+func (gs globs) texts() []string {
+	texts := make([]string, 0, len(gs))
+	for _, glob := range gs {
 		texts = append(texts, glob.text)
 	}
 	return texts
