@@ -2,6 +2,7 @@ package plugin
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -92,25 +93,26 @@ func (c *Cluster) forward(ctx context.Context, namespace, pod string, port int) 
 		return "", nil, err
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	ready, ended := make(chan struct{}), make(chan error, 1)
+	ready, ended := make(chan struct{}), make(chan struct{})
 	forwarder, err := portforward.NewOnAddressesWithContext(ctx, dialer, []string{"127.0.0.1"}, []string{"0:" + strconv.Itoa(port)}, ready, io.Discard, io.Discard)
 	if err != nil {
 		cancel()
 		return "", nil, err
 	}
-	go func() { ended <- forwarder.ForwardPorts() }()
+	var failure error // before ended is closed
+	go func() {
+		defer close(ended)
+		failure = forwarder.ForwardPorts()
+	}()
 	stop = func() {
 		cancel()
-		_ = <-ended
+		<-ended
 	}
 	select {
 	case <-ready:
-	case err := <-ended:
+	case <-ended:
 		cancel()
-		if err == nil {
-			err = errors.New("it ended at once")
-		}
-		return "", nil, err
+		return "", nil, cmp.Or(failure, errors.New("it ended at once"))
 	}
 	ports, err := forwarder.GetPorts()
 	if err != nil {
