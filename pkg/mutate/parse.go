@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -51,6 +52,8 @@ type tokenRequest struct {
 	// extra are files that a preset adds, and variables what it sets besides env.
 	extra     []extraFile
 	variables []variable
+	// kept is set when the SDK goes on with a token for a while after it has read it.
+	kept time.Duration
 	// ownKubeconfig is set for a kubeconfig of the pod's own cluster.
 	ownKubeconfig bool
 }

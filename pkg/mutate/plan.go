@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -155,7 +156,7 @@ func (p *plan) note(format string, args ...any) {
 
 // warnings are the admission warnings of a settled plan. The order is fixed.
 func (p *plan) warnings() []string {
-	warnings := slices.Concat(p.req.warnings, p.notes, p.audienceWarnings(), p.kubeconfigWarnings(), p.mountWarnings(), p.envWarnings())
+	warnings := slices.Concat(p.req.warnings, p.notes, p.audienceWarnings(), p.kubeconfigWarnings(), p.keptWarnings(), p.mountWarnings(), p.envWarnings())
 	if !p.req.projected {
 		warnings = append(warnings, p.readWarnings()...)
 		warnings = append(warnings, p.meshWarnings()...)
@@ -205,6 +206,23 @@ func (p *plan) kubeconfigWarnings() []string {
 		if t.ownKubeconfig && len(p.apiAudiences) > 0 && !slices.ContainsFunc(t.audiences, isAPI) {
 			warnings = append(warnings, fmt.Sprintf("the token %q has none of the API server's audiences, which will refuse its kubeconfig: use %s, or %s%s for another cluster",
 				t.name, quote(p.apiAudiences[0]), api.AnnotationKubeconfigServerOf, t.name))
+		}
+	}
+	return warnings
+}
+
+// keptWarnings finds tokens that an SDK may use after their end, because it reads the new one too late.
+func (p *plan) keptWarnings() []string {
+	var warnings []string
+	after := int64(100 - p.req.refreshAtPercent)
+	if p.req.projected {
+		after = 100 - api.DefaultRefreshAtPercent // the kubelet's
+	}
+	for _, t := range p.req.tokens {
+		least := (int64(t.kept/time.Second)*100 + after - 1) / after
+		if t.expirationSeconds < least {
+			warnings = append(warnings, fmt.Sprintf("the token %q ends %s after it is replaced, and its SDK keeps the old one for up to %s: use at least %s for %s%s",
+				t.name, shortDuration(t.expirationSeconds*after/100), shortDuration(int64(t.kept/time.Second)), shortDuration(least), api.AnnotationExpirationOf, t.name))
 		}
 	}
 	return warnings

@@ -5,6 +5,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/podtoken/podtoken/pkg/api"
 )
@@ -125,6 +126,10 @@ func (p *parser) setAWS(t *tokenRequest) {
 	}
 }
 
+// azureKeeps is how long the Azure SDKs for Go and Python go on with a token that they have read; the one for JavaScript takes half of
+// it. They reckon with the kubelet's tokens of an hour (azidentity@v1.15.0/workload_identity.go).
+const azureKeeps = 10 * time.Minute
+
 // setAzure sets what the Azure SDKs' WorkloadIdentityCredential reads.
 func (p *parser) setAzure(t *tokenRequest) {
 	tenantKey, hostKey := api.AnnotationAzureTenantIDOf+t.name, api.AnnotationAzureAuthorityHostOf+t.name
@@ -134,6 +139,7 @@ func (p *parser) setAzure(t *tokenRequest) {
 	}
 	t.setenv("AZURE_TENANT_ID", setting(p, tenantKey, "", parseAzureTenantID))
 	t.setenv("AZURE_FEDERATED_TOKEN_FILE", t.file)
+	t.kept = azureKeeps
 	_, set := p.annotations[hostKey]
 	t.variables = append(t.variables, variable{
 		name: "AZURE_AUTHORITY_HOST", value: setting(p, hostKey, api.DefaultAzureAuthorityHost, parseHTTPS), quiet: !set,
