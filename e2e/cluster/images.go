@@ -46,8 +46,9 @@ func (c *Cluster) ImportImage(ctx context.Context, archive, name string) error {
 
 // BuildGoImage compiles a program (package pkg of the module in dir, without cgo) and brings it into the cluster as an
 // image of that name, for instance "podtoken.test/probe:1". The image has nothing but the program, as its entrypoint, and
-// runs as user 65532. The returned name is the one for pods.
-func (c *Cluster) BuildGoImage(ctx context.Context, dir, pkg, name string) (string, error) {
+// runs as user 65532. With tools, names of programs of this machine, the image has these too, and a busybox. The returned name is the one
+// for pods.
+func (c *Cluster) BuildGoImage(ctx context.Context, dir, pkg, name string, tools ...string) (string, error) {
 	directory, err := os.MkdirTemp("", "podtoken-image-")
 	if err != nil {
 		return "", err
@@ -57,10 +58,36 @@ func (c *Cluster) BuildGoImage(ctx context.Context, dir, pkg, name string) (stri
 	if err := binaries.BuildStatic(ctx, dir, pkg, program); err != nil {
 		return "", err
 	}
-	if err := image.Program(program, name).Write(archive); err != nil {
+	made := image.Program(program, name)
+	if len(tools) > 0 {
+		if err := addTools(ctx, &made, tools); err != nil {
+			return "", err
+		}
+	}
+	if err := made.Write(archive); err != nil {
 		return "", err
 	}
 	return c.Image(name), c.ImportImage(ctx, archive, name)
+}
+
+func addTools(ctx context.Context, made *image.Image, tools []string) error {
+	program, err := binaries.StaticBusybox()
+	if err != nil {
+		return err
+	}
+	busybox, err := image.Busybox(ctx, program)
+	if err != nil {
+		return err
+	}
+	made.Env, made.Files = busybox.Env, append(made.Files, busybox.Files...)
+	for _, name := range tools {
+		files, err := image.Tool(ctx, name)
+		if err != nil {
+			return fmt.Errorf("adding %s to an image: %w", name, err)
+		}
+		made.Files = append(made.Files, files...)
+	}
+	return nil
 }
 
 // importTestImages brings in the pause image, which every pod needs, and a busybox.

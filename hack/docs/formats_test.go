@@ -1,6 +1,7 @@
 package docs
 
 import (
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -39,6 +40,22 @@ func TestFormatsGuideIsComplete(t *testing.T) {
 				t.Errorf("a document does not name the variable %s", variable)
 			}
 		}
+	}
+}
+
+// The versions of clients in the guide are those that the tests run.
+func TestClientsInTheGuide(t *testing.T) {
+	modules := read(t, "e2e/clients/go.mod")
+	guide := section(t, read(t, "docs/formats.md"), "## Clients that were run")
+	found := 0
+	for _, match := range regexp.MustCompile("`([A-Za-z0-9./-]+)` (v[0-9]+\\.[0-9]+\\.[0-9]+)").FindAllStringSubmatch(guide, -1) {
+		found++
+		if !strings.Contains(modules, "\t"+match[1]+" "+match[2]+"\n") {
+			t.Errorf("docs/formats.md has %s %s, e2e/clients/go.mod another version", match[1], match[2])
+		}
+	}
+	if found < 8 {
+		t.Errorf("docs/formats.md has only %d modules of clients", found)
 	}
 }
 

@@ -24,6 +24,7 @@ func requirements() []requirement {
 		{"nftables", "nft, which kube-proxy calls", command("nft")},
 		{"mount", "mount, which the kubelet calls", command("mount")},
 		{"util-linux", "unshare and findmnt, with which the kubelet is started", command("unshare", "findmnt")},
+		{"curl", "curl, one of the clients in test images", command("curl")},
 		{"gcc", "a C compiler, for runc", command("gcc")},
 		{"libc6-dev", "the headers of the C library, for runc", compiles("#include <stdio.h>\n")},
 		{"pkg-config", "pkg-config, for runc", command("pkg-config")},
