@@ -3,6 +3,7 @@ package mutate
 import (
 	"fmt"
 	"go/build"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -106,12 +107,17 @@ func readPod(data []byte) (pod *Pod) {
 // TestReadAllocations: what reading takes beside the document is for the lists of the pod, and for a pod that does not ask
 // there is nothing that grows with it.
 func TestReadAllocations(t *testing.T) {
+	// The least of many: the race detector empties pools at random.
 	allocations := func(pod []byte) float64 {
-		return testing.AllocsPerRun(20, func() {
-			if readPod(pod) == nil {
-				t.Fatal("not read")
-			}
-		})
+		least := math.Inf(1)
+		for range 50 {
+			least = min(least, testing.AllocsPerRun(1, func() {
+				if readPod(pod) == nil {
+					t.Fatal("not read")
+				}
+			}))
+		}
+		return least
 	}
 	asks := map[string]string{"podtoken.dev/audience.vault": "vault"}
 	few, many := allocations(benchmarkPod(2, 7, 6, asks)), allocations(benchmarkPod(2, 15, 15, asks))

@@ -20,6 +20,12 @@ const repeatEvery = time.Minute
 // maxSkew is the difference between the node's clock and the API server's that is worth a warning.
 const maxSkew = time.Minute
 
+// statusAttempts and statusPause are how often, and how long apart, the status is written on a full volume.
+const (
+	statusAttempts = 5
+	statusPause    = 50 * time.Millisecond
+)
+
 // IncompleteError is what Run returns when it ended before every token existed.
 type IncompleteError struct {
 	// Lines has one line per missing token: its last error. No secrets.
@@ -78,7 +84,13 @@ func (s *Sidecar) saveStatus() {
 		s.status, err = s.writer.Write(api.StatusFile, content, status.Mode)
 		if errors.Is(err, syscall.ENOSPC) && os.Remove(filepath.Join(s.config.Dir, api.StatusFile)) == nil {
 			// The room of the old one is enough. Who looks meanwhile finds none; who looked later would find a lie.
-			s.status, err = s.writer.Write(api.StatusFile, content, status.Mode)
+			// One who has it open still holds the room, for a moment.
+			for range statusAttempts {
+				if s.status, err = s.writer.Write(api.StatusFile, content, status.Mode); !errors.Is(err, syscall.ENOSPC) {
+					break
+				}
+				time.Sleep(statusPause)
+			}
 		}
 	}
 	if err != nil {

@@ -247,11 +247,12 @@ func (h hangingMinter) Mint(ctx context.Context, spec api.TokenSpec) (Token, err
 func TestTheStatusIsTrueOnAFullVolume(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, spec("vault", 3600))
-		b.sidecar.writer = fullDisk{b.disk}
+		b.sidecar.writer = &fullDisk{disk: b.disk}
 		b.run()
 		full := error(&os.PathError{Op: "write", Path: "vault", Err: syscall.ENOSPC})
 		b.disk.err.Store(&full)
 		b.pass(49 * time.Minute)
+		b.pass(statusPause) // If it is being written just now.
 		if got := b.status().Tokens[0]; got.LastErrorClass != "File" || !strings.Contains(got.LastError, "no space left on device") {
 			t.Errorf("%+v", got)
 		}
@@ -259,12 +260,24 @@ func TestTheStatusIsTrueOnAFullVolume(t *testing.T) {
 	})
 }
 
-// fullDisk has room for the status while there is no other.
-type fullDisk struct{ *disk }
+// fullDisk has room for the status while there is no other, and while nobody reads the other.
+type fullDisk struct {
+	*disk
+	held bool
+}
 
-func (f fullDisk) Write(path string, content []byte, mode fs.FileMode) (fs.FileInfo, error) {
-	if _, err := os.Stat(filepath.Join(f.dir, path)); err == nil && path == api.StatusFile {
-		return nil, &os.PathError{Op: "write", Path: path, Err: syscall.ENOSPC}
+func (f *fullDisk) Write(path string, content []byte, mode fs.FileMode) (fs.FileInfo, error) {
+	if path != api.StatusFile {
+		return f.disk.Write(path, content, mode)
+	}
+	full := &os.PathError{Op: "write", Path: path, Err: syscall.ENOSPC}
+	if _, err := os.Stat(filepath.Join(f.dir, path)); err == nil {
+		f.held = true
+		return nil, full
+	}
+	if f.held { // The old one is gone, but a reader still has it open.
+		f.held = false
+		return nil, full
 	}
 	return f.disk.Write(path, content, mode)
 }
