@@ -146,10 +146,13 @@ func (n *testNamespace) explained(name string, class sidecar.Class, want string)
 	if !strings.Contains(failures.ReplaceAllString(described, "failed N times"), want) {
 		n.t.Errorf("kubectl describe pod does not show the reason:\n%s", described)
 	}
-	log := n.kubectl("logs", name, "-c", api.ContainerName, "--previous")
-	if !strings.Contains(log, `"errorClass":"`+string(class)+`"`) {
-		n.t.Errorf("the log tells of no failure of class %s:\n%s", class, log)
-	}
+	// The kubelet does not look at a pod while it waits for a gate: until it has, the pod's status may name a container as the
+	// last one whose log it has removed already.
+	var log string
+	eventually(n.t, 3*time.Minute, "the log tells of a failure of class "+string(class), func(context.Context) (bool, error) {
+		log = n.kubectl("logs", name, "-c", api.ContainerName, "--previous")
+		return strings.Contains(log, `"errorClass":"`+string(class)+`"`), errors.New(log)
+	})
 	// Between two attempts; while there is one, it is "Init:0/1".
 	var listed string
 	eventually(n.t, 3*time.Minute, "kubectl get pods shows the failure", func(context.Context) (bool, error) {
