@@ -63,6 +63,7 @@ lint: ## Run golangci-lint over every module, and actionlint over the workflows.
 	cd e2e && $(LINT) run --config ../.golangci.yml ./...
 	cd e2e/clients && $(LINT) run --config ../../.golangci.yml ./...
 	cd bench && $(LINT) run --config ../.golangci.yml ./...
+	cd bench/admission && $(LINT) run --config ../../.golangci.yml ./...
 	cd hack/alerts && $(LINT) run --config ../../.golangci.yml ./...
 	cd hack/supply && $(LINT) run --config ../../.golangci.yml ./...
 	go tool -modfile=hack/supply/go.mod actionlint -shellcheck= -pyflakes=
@@ -83,12 +84,15 @@ verify: ## Check generated files, formatting, modules, licences of what is linke
 fuzz: ## Fuzz each target for FUZZTIME (default 30s).
 	hack/fuzz.sh $(or $(FUZZTIME),30s)
 
-bench: bench-go bench-sidecar ## Benchmarks without a cluster: some minutes. Writes tables of docs/performance.md.
+bench: bench-go bench-admission bench-sidecar ## Benchmarks without a cluster: ten minutes. Writes tables of docs/performance.md.
 
 bench-cluster: bench-podstart bench-scale ## Benchmarks on a real Kubernetes: half an hour. Writes tables of docs/performance.md.
 
 bench-go: ## Go's benchmarks of the admission path and the sidecar.
 	go test -run '^$$' -bench . -benchmem ./pkg/... ./internal/... ./cmd/...
+
+bench-admission: ## The webhook beside its peers and beside a server that does nothing, and with more callers than it can serve.
+	cd bench/admission && go run . --report ../../$(REPORT)
 
 bench-sidecar: ## The sidecar's process beside the least that can do its job (minutes).
 	cd bench && go run ./cmd/sidecar -report ../$(REPORT)
@@ -118,4 +122,4 @@ release-notes: ## Print the newest section of the changelog.
 clean: ## Remove build output (the cache of test binaries stays; see e2e/doc.go).
 	rm -rf bin dist
 
-.PHONY: help demo demo-down test test-unit test-chart test-alerts e2e e2e-versions cluster-tools build lint generate golden licenses verify fuzz bench bench-cluster bench-go bench-sidecar bench-podstart bench-scale footprint image reproducible release release-notes clean
+.PHONY: help demo demo-down test test-unit test-chart test-alerts e2e e2e-versions cluster-tools build lint generate golden licenses verify fuzz bench bench-cluster bench-go bench-admission bench-sidecar bench-podstart bench-scale footprint image reproducible release release-notes clean

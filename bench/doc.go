@@ -1,4 +1,4 @@
-// Package bench is the place of the measurements whose results are in docs/performance.md. Each command below cmd writes
+// Package bench is the place of the measurements whose results are in docs/performance.md. Each command below cmd, and the one in admission, writes
 // one section of that document, with the machine and its load beside the numbers; nothing of it fails because something
 // was slow. What must not grow (bytes, packages that are linked, allocations) is held by tests beside the code.
 //
@@ -8,5 +8,6 @@
 // What is compared is measured in turns in one run, so that a busy machine is busy for all of them: compare numbers of
 // one table with each other, not with those of another run.
 //
-// It is a module of its own, so that what measuring needs never becomes a dependency of the product.
+// It is a module of its own, so that what measuring needs never becomes a dependency of the product; admission is another,
+// because it links the peers.
 package bench
