@@ -34,9 +34,5 @@ func run(ctx context.Context, args []string, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	server, err := newServer(options, stderr)
-	if err != nil {
-		return err
-	}
-	return server.Run(ctx)
+	return newServer(options, stderr).Run(ctx)
 }

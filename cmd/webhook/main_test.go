@@ -42,8 +42,7 @@ func TestExitCodes(t *testing.T) {
 		if err := command.Wait(); err != nil {
 			t.Errorf("%v: %s", err, p.log)
 		}
-		// controller-runtime takes only the first logger of a process.
-		for _, message := range []string{"Starting webhook server", "Draining", "Stopped"} {
+		for _, message := range []string{"Serving", "Draining", "Stopped"} {
 			if !strings.Contains(p.log.String(), `"msg":"`+message+`"`) {
 				t.Errorf("%q is not in the log: %s", message, p.log)
 			}

@@ -81,10 +81,10 @@ var logLevels = map[string]slog.Level{
 
 // validate checks every flag; its error names the flag, the value and what is allowed.
 func (o *options) validate() error {
-	if _, _, err := splitAddress(o.webhookBindAddress); err != nil {
+	if err := checkAddress(o.webhookBindAddress); err != nil {
 		return fmt.Errorf("flag --webhook-bind-address: %q: %w", o.webhookBindAddress, err)
 	}
-	if _, _, err := splitAddress(o.httpBindAddress); err != nil {
+	if err := checkAddress(o.httpBindAddress); err != nil {
 		return fmt.Errorf("flag --http-bind-address: %q: %w", o.httpBindAddress, err)
 	}
 	switch {
@@ -111,15 +111,14 @@ func (o *options) validate() error {
 	return nil
 }
 
-// splitAddress returns the host, which may be empty for all addresses, and the port of a bind address.
-func splitAddress(address string) (host string, port int, err error) {
-	host, text, err := net.SplitHostPort(address)
+// checkAddress checks a bind address, whose host may be empty for all addresses.
+func checkAddress(address string) error {
+	_, text, err := net.SplitHostPort(address)
 	if err != nil {
-		return "", 0, fmt.Errorf("not host:port (the host may be empty: \":9443\"): %w", err)
+		return fmt.Errorf("not host:port (the host may be empty: \":9443\"): %w", err)
 	}
-	number, err := strconv.ParseUint(text, 10, 16)
-	if err != nil || number == 0 {
-		return "", 0, fmt.Errorf("port %q is not a number between 1 and 65535", text)
+	if number, err := strconv.ParseUint(text, 10, 16); err != nil || number == 0 {
+		return fmt.Errorf("port %q is not a number between 1 and 65535", text)
 	}
-	return host, int(number), nil
+	return nil
 }

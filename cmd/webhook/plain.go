@@ -18,7 +18,7 @@ const probeTimeout = 900 * time.Millisecond
 
 // newPlainServer returns the server of metrics and probes. Its clients send a few hundred bytes and read at most a few
 // hundred kilobytes, so everything has a tight limit.
-func newPlainServer(handler http.Handler) *http.Server {
+func (s *server) newPlainServer(handler http.Handler) *http.Server {
 	return &http.Server{
 		Handler:           handler,
 		ReadHeaderTimeout: 5 * time.Second,
@@ -26,6 +26,7 @@ func newPlainServer(handler http.Handler) *http.Server {
 		WriteTimeout:      15 * time.Second,
 		IdleTimeout:       90 * time.Second,
 		MaxHeaderBytes:    16 << 10,
+		ErrorLog:          s.serverLog(),
 	}
 }
 

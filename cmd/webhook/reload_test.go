@@ -117,10 +117,7 @@ func TestNotReadyWithoutFiles(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := newServer(options, p.log)
-	if err != nil {
-		t.Fatal(err)
-	}
+	s := newServer(options, p.log)
 	w := httptest.NewRecorder()
 	s.serveReadyz(w, httptest.NewRequest(http.MethodGet, "/readyz", nil))
 	want := "config: no configuration was read yet\npolicy: no policy was read yet\n" +

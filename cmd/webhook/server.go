@@ -15,11 +15,8 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/go-logr/logr"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
-	crlog "sigs.k8s.io/controller-runtime/pkg/log"
-	"sigs.k8s.io/controller-runtime/pkg/webhook"
 
 	"github.com/podtoken/podtoken/internal/admission"
 	"github.com/podtoken/podtoken/internal/config"
@@ -40,26 +37,18 @@ type server struct {
 	policy      *config.Store[policy.Policy]
 	identity    *config.Identity
 	certificate *config.Certificate
-	webhook     webhook.Server
+	webhook     *http.Server
 	draining    atomic.Bool
 }
 
 // newServer wires everything and starts nothing.
-func newServer(o *options, stderr io.Writer) (*server, error) {
-	handler := slog.NewJSONHandler(stderr, &slog.HandlerOptions{Level: logLevels[o.logLevel]})
-	s := &server{options: o, logger: slog.New(handler), registry: newRegistry()}
-	s.takeOverLogs(handler)
+func newServer(o *options, stderr io.Writer) *server {
+	s := &server{options: o, logger: slog.New(slog.NewJSONHandler(stderr, &slog.HandlerOptions{Level: logLevels[o.logLevel]})), registry: newRegistry()}
 	s.rules = config.NewRules(o.config, s.registry, s.logger)
 	s.policy = config.NewPolicy(o.policy, s.registry, s.logger)
 	s.identity = config.NewIdentity(o.identityToken, s.registry, s.logger)
 	s.certificate = config.NewCertificate(o.certDir, s.registry, s.logger)
 
-	host, port, err := splitAddress(o.webhookBindAddress)
-	if err != nil {
-		return nil, err
-	}
-	// The handler is registered on a mux of our own: webhook.Server.Register would wrap it with three more metrics in
-	// controller-runtime's global registry, which nobody reads here.
 	mux := http.NewServeMux()
 	mux.Handle(webhookPath, s.closeWhileDraining(admission.NewHandler(admission.Config{
 		Rules:              s.rules.Current,
@@ -72,10 +61,8 @@ func newServer(o *options, stderr io.Writer) (*server, error) {
 		MaxInFlight:        o.maxInFlight,
 		MaxDuration:        admission.DefaultMaxDuration,
 	})))
-	s.webhook = webhook.NewServer(webhook.Options{
-		Host: host, Port: port, WebhookMux: mux, TLSOpts: []func(*tls.Config){s.configureTLS},
-	})
-	return s, nil
+	s.webhook = s.newWebhookServer(mux)
+	return s
 }
 
 // newRegistry returns a registry with the metrics of the process.
@@ -90,31 +77,38 @@ func newRegistry() *prometheus.Registry {
 	return registry
 }
 
-// takeOverLogs makes controller-runtime and net/http log through handler. Without a logger controller-runtime keeps
-// every log call of the first 30 seconds in memory.
-func (s *server) takeOverLogs(handler slog.Handler) {
-	crlog.SetLogger(logr.FromSlogHandler(handler))
-	stdlog.SetFlags(0)
-	stdlog.SetOutput(serverLog{s.logger})
+// newWebhookServer returns the server of reviews. The handler gives every review a deadline, so that only a connection's
+// header and its rest between two reviews are bounded here.
+//
+// It is net/http's own server: controller-runtime's adds nothing that we use, and links client-go with all its types, which
+// was more than half of the binary and a third of the memory.
+func (s *server) newWebhookServer(handler http.Handler) *http.Server {
+	return &http.Server{
+		Handler: handler,
+		TLSConfig: &tls.Config{
+			MinVersion:     tls.VersionTLS13,
+			GetCertificate: s.certificate.GetCertificate,
+			// The API server speaks HTTP/1.1 to webhooks behind a Service, HTTP/2 to those at https://localhost
+			// (k8s.io/apiserver@v0.37.2/pkg/util/webhook/client.go).
+			NextProtos: []string{"h2", "http/1.1"},
+			// It never resumes a session, so tickets would only make handshakes longer.
+			SessionTicketsDisabled: true,
+		},
+		ReadHeaderTimeout: 30 * time.Second,
+		IdleTimeout:       90 * time.Second, // that of the API server's client, http.DefaultTransport's
+		MaxHeaderBytes:    64 << 10,
+		ErrorLog:          s.serverLog(),
+	}
 }
 
-// serverLog receives the lines that net/http's servers write, mostly about failed TLS handshakes.
-type serverLog struct{ logger *slog.Logger }
+// serverLog takes the lines that net/http's servers write, mostly about failed TLS handshakes.
+func (s *server) serverLog() *stdlog.Logger { return stdlog.New(serverLines{s.logger}, "", 0) }
 
-func (l serverLog) Write(line []byte) (int, error) {
+type serverLines struct{ logger *slog.Logger }
+
+func (l serverLines) Write(line []byte) (int, error) {
 	l.logger.Warn("HTTP server had a problem with a connection", "problem", strings.TrimSpace(string(line)))
 	return len(line), nil
-}
-
-// configureTLS completes controller-runtime's defaults.
-func (s *server) configureTLS(c *tls.Config) {
-	c.MinVersion = tls.VersionTLS13
-	c.GetCertificate = s.certificate.GetCertificate
-	// The API server speaks HTTP/1.1 to webhooks behind a Service, HTTP/2 to those at https://localhost
-	// (k8s.io/apiserver@v0.37.2/pkg/util/webhook/client.go).
-	c.NextProtos = []string{"h2", "http/1.1"}
-	// It never resumes a session, so tickets would only make handshakes longer.
-	c.SessionTicketsDisabled = true
 }
 
 // closeWhileDraining tells clients to take their next request to another replica.
@@ -147,10 +141,16 @@ func (s *server) Run(ctx context.Context) error {
 		// Not fatal: whoever writes the certificate may be later than we are. Not ready until it is there.
 		s.logger.Warn("Waiting for a serving certificate", "error", err)
 	}
-	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", s.options.httpBindAddress)
+	plainListener, err := new(net.ListenConfig).Listen(ctx, "tcp", s.options.httpBindAddress)
 	if err != nil {
 		return fmt.Errorf("listening on --http-bind-address: %w", err)
 	}
+	defer func() { _ = plainListener.Close() }()
+	webhookListener, err := new(net.ListenConfig).Listen(ctx, "tcp", s.options.webhookBindAddress)
+	if err != nil {
+		return fmt.Errorf("listening on --webhook-bind-address: %w", err)
+	}
+	defer func() { _ = webhookListener.Close() }()
 
 	serving, stop := context.WithCancel(context.WithoutCancel(ctx))
 	var background sync.WaitGroup
@@ -161,33 +161,36 @@ func (s *server) Run(ctx context.Context) error {
 	background.Go(func() { s.identity.Watch(serving, s.options.reloadInterval) })
 	background.Go(func() { s.certificate.Watch(serving, s.options.reloadInterval) })
 
-	plain := newPlainServer(s.plainHandler())
-	failed := make(chan error, 1)
-	background.Go(func() { failed <- plain.Serve(listener) })
+	plain := s.newPlainServer(s.plainHandler())
+	failed := make(chan error, 2)
+	background.Go(func() { failed <- fmt.Errorf("serving on --http-bind-address: %w", plain.Serve(plainListener)) })
 	defer func() { _ = plain.Close() }()
-
-	stopped := make(chan error, 1)
-	background.Go(func() { stopped <- s.webhook.Start(serving) })
+	background.Go(func() {
+		failed <- fmt.Errorf("serving on --webhook-bind-address: %w", s.webhook.ServeTLS(webhookListener, "", ""))
+	})
+	defer func() { _ = s.webhook.Close() }()
 	s.logger.Info("Serving", "version", version.Version, "webhookAddress", s.options.webhookBindAddress, "httpAddress", s.options.httpBindAddress)
 
 	select {
-	case err := <-stopped:
-		return fmt.Errorf("serving on --webhook-bind-address: %w", err)
 	case err := <-failed:
-		return fmt.Errorf("serving on --http-bind-address: %w", err)
+		return err
 	case <-ctx.Done():
 	}
 	s.draining.Store(true)
 	s.logger.Info("Draining", "delay", s.options.drainDelay.String())
 	select {
-	case err := <-stopped:
-		return fmt.Errorf("serving on --webhook-bind-address while draining: %w", err)
+	case err := <-failed:
+		return fmt.Errorf("while draining: %w", err)
 	case <-time.After(s.options.drainDelay):
 	}
-	stop()
-	if err := <-stopped; err != nil {
-		return fmt.Errorf("stopping the webhook server: %w", err)
+	ending, cancel := context.WithTimeout(serving, shutdownTimeout)
+	defer cancel()
+	if err := s.webhook.Shutdown(ending); err != nil {
+		return fmt.Errorf("stopping the webhook: %w", err)
 	}
 	s.logger.Info("Stopped")
 	return nil
 }
+
+// shutdownTimeout is longer than the deadline of any review.
+const shutdownTimeout = time.Minute

@@ -167,7 +167,7 @@ func TestRunFailsAtOnce(t *testing.T) {
 		},
 		"webhook address in use": {
 			spoil: func(t *testing.T, p *process) { p.webhook = p.http },
-			want:  `serving on --webhook-bind-address: listen tcp .*: address already in use`,
+			want:  `listening on --webhook-bind-address: listen tcp .*: address already in use`,
 		},
 		"address of somebody else": {
 			args: []string{"--http-bind-address=192.0.2.1:8080"},

@@ -91,9 +91,6 @@ func NewHandler(config Config) *Handler {
 // reads as missing permissions:
 //
 //	Error from server (InvalidValue): admission webhook "..." denied the request: podtoken: annotation ...
-//
-// The request's context is not used: controller-runtime cancels it when a graceful shutdown begins, and reviews in
-// flight are to be answered.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	start := time.Now()
 	h.config.Metrics.inFlight.Inc()
@@ -104,7 +101,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 	deadline := start.Add(timeBudget(r.URL, h.config.MaxDuration))
 	setDeadlines(w, deadline)
-	v := h.decideRequest(w, r, entered, deadline) //nolint:contextcheck // see above
+	v := h.decideRequest(w, r, entered, deadline)
 	v = h.send(w, v)
 
 	duration := time.Since(start)
@@ -124,7 +121,7 @@ func (h *Handler) decideRequest(w http.ResponseWriter, r *http.Request, entered 
 	if !entered {
 		return refuse(w, r, h.config.MaxRequestBytes)
 	}
-	release, ok := h.shedder.reserve(r.ContentLength, h.config.MaxRequestBytes, deadline)
+	release, ok := h.shedder.reserve(r.Context(), r.ContentLength, h.config.MaxRequestBytes, deadline)
 	if !ok {
 		return refuse(w, r, h.config.MaxRequestBytes)
 	}

@@ -44,7 +44,7 @@ func (s *shedder) enter() bool { return s.inFlight.Add(1) <= s.maxInFlight }
 func (s *shedder) leave() { s.inFlight.Add(-1) }
 
 // reserve waits a moment for the memory of a body of the length, negative for an unknown one, and at most limit.
-func (s *shedder) reserve(length, limit int64, deadline time.Time) (release func(), ok bool) {
+func (s *shedder) reserve(ctx context.Context, length, limit int64, deadline time.Time) (release func(), ok bool) {
 	if length < 0 || length > limit {
 		length = limit
 	}
@@ -52,7 +52,7 @@ func (s *shedder) reserve(length, limit int64, deadline time.Time) (release func
 		if wait := time.Now().Add(memoryWait); wait.Before(deadline) {
 			deadline = wait
 		}
-		ctx, cancel := context.WithDeadline(context.Background(), deadline)
+		ctx, cancel := context.WithDeadline(ctx, deadline)
 		defer cancel()
 		if s.memory.Acquire(ctx, length) != nil {
 			return nil, false

@@ -109,14 +109,14 @@ func TestReserve(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := newShedder(1, 100)
 				for range memoryRequests - 1 {
-					if _, ok := s.reserve(-1, 100, time.Now()); !ok { // A body of unknown length counts as one of the largest.
+					if _, ok := s.reserve(t.Context(), -1, 100, time.Now()); !ok { // A body of unknown length counts as one of the largest.
 						t.Fatal("there was no memory at the start")
 					}
 				}
-				release, _ := s.reserve(99, 100, time.Now())
+				release, _ := s.reserve(t.Context(), 99, 100, time.Now())
 				time.AfterFunc(test.freeAfter, release)
 				start := time.Now()
-				if free, ok := s.reserve(2, 100, start.Add(test.deadline)); ok != test.ok {
+				if free, ok := s.reserve(t.Context(), 2, 100, start.Add(test.deadline)); ok != test.ok {
 					t.Errorf("got memory: %t, want %t", ok, test.ok)
 				} else if ok {
 					free()
@@ -124,7 +124,7 @@ func TestReserve(t *testing.T) {
 				if took := time.Since(start); took != test.took {
 					t.Errorf("took %v, want %v", took, test.took)
 				}
-				if _, ok := s.reserve(1, 100, start); !ok {
+				if _, ok := s.reserve(t.Context(), 1, 100, start); !ok {
 					t.Error("a small body that fits has to wait for a large one")
 				}
 				time.Sleep(3 * time.Second)
