@@ -95,9 +95,10 @@ func (s *server) newWebhookServer(handler http.Handler) *http.Server {
 			SessionTicketsDisabled: true,
 		},
 		ReadHeaderTimeout: 30 * time.Second,
-		IdleTimeout:       90 * time.Second, // that of the API server's client, http.DefaultTransport's
-		MaxHeaderBytes:    64 << 10,
-		ErrorLog:          s.serverLog(),
+		// The API server's client closes what was idle for 90 s. If we closed first, a review could meet a connection that ends.
+		IdleTimeout:    2 * time.Minute,
+		MaxHeaderBytes: 64 << 10,
+		ErrorLog:       s.serverLog(),
 	}
 }
 

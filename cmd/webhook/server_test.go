@@ -44,6 +44,20 @@ func TestServesReviews(t *testing.T) {
 	}
 }
 
+// Whoever closes an idle connection first must be the one that sends requests: API servers have the idle timeout of
+// http.DefaultTransport (SetTransportDefaults in k8s.io/apimachinery@v0.37.2/pkg/util/net/http.go).
+func TestIdleConnectionsAreClosedByTheirClients(t *testing.T) {
+	p, args := prepare(t)
+	options, err := parseOptions(args, p.log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	theirs := http.DefaultTransport.(*http.Transport).IdleConnTimeout
+	if ours := newServer(options, p.log).webhook.IdleTimeout; ours < theirs+10*time.Second {
+		t.Errorf("the webhook closes idle connections after %s, API servers after %s", ours, theirs)
+	}
+}
+
 func TestServesOnlyTLS13(t *testing.T) {
 	p, args := prepare(t)
 	p.start(t, args)
