@@ -114,6 +114,9 @@ func (c *Cluster) startControlPlane(ctx context.Context, client *kubernetes.Clie
 				return err
 			}
 			c.progress.logf("%s is ready", n.name())
+			if c.options.NetworkPolicies {
+				return c.startAll(n.component(KubeRouter)) // it ends when its node is not there
+			}
 			return nil
 		})
 	}

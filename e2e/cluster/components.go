@@ -18,13 +18,15 @@ const (
 	Scheduler         = "kube-scheduler"
 	Kubelet           = "kubelet"
 	Proxy             = "kube-proxy"
+	KubeRouter        = "kube-router"
 	Containerd        = "containerd"
 	CertManager       = "cert-manager"
 	Relay             = "relay"
 )
 
-// nodeComponents are those that every node has: see node.component for their names on other nodes than the first.
-var nodeComponents = []string{Kubelet, Proxy, Containerd}
+// nodeComponents are those that every node has, KubeRouter only with Options.NetworkPolicies: see node.component for their
+// names on other nodes than the first.
+var nodeComponents = []string{Kubelet, Proxy, KubeRouter, Containerd}
 
 // holders are the holders of certificates. The name is the name of the files.
 func (c *Cluster) holders() map[string]pki.Identity {
@@ -44,6 +46,7 @@ func (c *Cluster) holders() map[string]pki.Identity {
 		Scheduler:                  {User: "system:kube-scheduler"},
 		Proxy:                      {User: "system:kube-proxy"},
 		CertManager:                {User: "cert-manager", Groups: []string{"system:masters"}},
+		KubeRouter:                 {User: "kube-router", Groups: []string{"system:masters"}},
 	}
 	for _, n := range c.nodes() {
 		all[n.component(Kubelet)] = n.identity()

@@ -116,6 +116,12 @@ done
 exec "$0" "$@"
 `
 
+// kubeRouterScript has what pods of one node send to each other over its bridge go through iptables, as pods of different nodes do.
+const kubeRouterScript = `
+echo 1 >/proc/sys/net/bridge/bridge-nf-call-iptables
+exec "$0" "$@"
+`
+
 // nodeCommand completes the command of a component that every node has.
 func (c *Cluster) nodeCommand(command sandbox.Command, name string, n node) sandbox.Command {
 	command.Path, command.Dir, command.Node = c.binaries.Path(name), c.nodePath(n), int(n)
@@ -124,6 +130,16 @@ func (c *Cluster) nodeCommand(command sandbox.Command, name string, n node) sand
 		command.Args = []string{"--config=containerd.toml"}
 	case Proxy:
 		command.Args = []string{"--config=kube-proxy.yaml"}
+	case KubeRouter:
+		command.Args = []string{
+			"-euc", kubeRouterScript, command.Path,
+			"--kubeconfig=" + c.sandbox.Path(KubeRouter+".conf"),
+			"--hostname-override=" + n.name(),
+			"--run-firewall=true", "--run-router=false", "--run-service-proxy=false",
+			"--service-cluster-ip-range=" + services,
+			"--v=1",
+		}
+		command.Path = "sh"
 	case Kubelet:
 		command.Args = []string{
 			"--mount", "--propagation=unchanged", "sh", "-euc", kubeletScript,

@@ -45,6 +45,8 @@ type Options struct {
 	APIServerArgs []string
 	// NoCertManager boots neither the types of cert-manager nor its controllers.
 	NoCertManager bool
+	// NetworkPolicies has them enforced, by kube-router's firewall. Without it they are objects that nobody reads.
+	NetworkPolicies bool
 	// MaxRestartDelay is the longest that the kubelet waits before it starts a container again, at least a second.
 	// Default: the kubelet's own, five minutes.
 	MaxRestartDelay time.Duration

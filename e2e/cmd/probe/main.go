@@ -11,6 +11,7 @@
 //	probe stop PROGRAM ARGUMENT…  sends SIGTERM to the processes that run PROGRAM with these first arguments
 //	probe harass TIMES PROGRAM FILE
 //	                              has PROGRAM replace FILE and kills it meanwhile, again and again
+//	probe connect ADDRESS         opens a TCP connection, within three seconds
 //	probe list DIRECTORY          prints the names in it
 //	probe listen [-status CODE] PORT
 //	                              serves HTTP on the loopback under the process name listener; prints a Told for each POST and SIGHUP
@@ -117,6 +118,11 @@ func run(args []string) error {
 			fmt.Println(entry.Name())
 		}
 		return err
+	case "connect":
+		if len(args) != 2 {
+			return fmt.Errorf("connect wants an address")
+		}
+		return connect(args[1])
 	case "listen":
 		return listen(args[1:])
 	case "mint":

@@ -78,6 +78,10 @@ func components(kubernetes Version) []component {
 			stamps: map[string]string{"github.com/containerd/containerd/v2/version.Version": "github.com/containerd/containerd/v2"},
 		},
 		{
+			name:     "kube-router",
+			programs: map[string]string{"kube-router": "github.com/cloudnativelabs/kube-router/v2/cmd/kube-router"},
+		},
+		{
 			name:     "helm",
 			programs: map[string]string{"helm": "helm.sh/helm/v4/cmd/helm"},
 			stamps:   map[string]string{"helm.sh/helm/v4/internal/version.version": "helm.sh/helm/v4"},

@@ -22,6 +22,8 @@ func requirements() []requirement {
 		{"buildah", "buildah, which builds the product's images from the Dockerfile", command("buildah")},
 		{"busybox-static", "a statically linked busybox, the shell of test images", func(context.Context) bool { _, err := StaticBusybox(); return err == nil }},
 		{"nftables", "nft, which kube-proxy calls", command("nft")},
+		{"iptables", "iptables, which kube-router calls", command("iptables", "iptables-save", "iptables-restore")},
+		{"ipset", "ipset, which kube-router calls", command("ipset")},
 		{"mount", "mount, which the kubelet calls", command("mount")},
 		{"util-linux", "unshare and findmnt, with which the kubelet is started", command("unshare", "findmnt")},
 		{"curl", "curl, one of the clients in test images", command("curl")},
