@@ -36,7 +36,10 @@ type contestant struct {
 	peaks []string
 }
 
-const oursName = "podtoken"
+const (
+	oursName = "podtoken"
+	nullName = "null"
+)
 
 const (
 	rules  = "apiVersion: podtoken.dev/v1alpha1\nkind: WebhookConfiguration\nsidecar: {image: podtoken/sidecar:v1}\n"
@@ -48,18 +51,14 @@ func start(ctx context.Context, dir string) ([]*contestant, error) {
 	if err := writeFiles(dir); err != nil {
 		return nil, err
 	}
-	binary := filepath.Join(dir, "webhook")
-	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", binary, "./cmd/webhook") //nolint:gosec // our own module
-	build.Dir, build.Env, build.Stderr = filepath.Join("..", ".."), append(os.Environ(), "CGO_ENABLED=0"), os.Stderr
-	if err := build.Run(); err != nil {
-		return nil, fmt.Errorf("building the webhook: %w", err)
+	ours, null := filepath.Join(dir, "podtoken-webhook"), filepath.Join(dir, "null-webhook")
+	if err := errors.Join(build(ctx, filepath.Join("..", ".."), "./cmd/webhook", ours), build(ctx, ".", "./null", null)); err != nil {
+		return nil, err
 	}
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
-	names := slices.Sorted(maps.Keys(others))
-	slices.SortStableFunc(names, func(a, b string) int { return rank(a) - rank(b) })
 	var all []*contestant
 	add := func(name, program string, args func(address string) []string) error {
 		c, err := startOne(ctx, dir, name, program, args)
@@ -68,7 +67,7 @@ func start(ctx context.Context, dir string) ([]*contestant, error) {
 		}
 		return err
 	}
-	if err := add(oursName, binary, func(address string) []string {
+	if err := add(oursName, ours, func(address string) []string {
 		return []string{
 			"--webhook-bind-address=" + address, "--http-bind-address=" + freeAddress(), "--cert-dir=" + dir, "--config=" + filepath.Join(dir, "config.yaml"),
 			"--policy=" + filepath.Join(dir, "policy.yaml"), "--identity-token=" + filepath.Join(dir, "token"), "--drain-delay=0s",
@@ -76,7 +75,10 @@ func start(ctx context.Context, dir string) ([]*contestant, error) {
 	}); err != nil {
 		return all, err
 	}
-	for _, name := range names {
+	if err := add(nullName, null, func(address string) []string { return []string{dir, address} }); err != nil {
+		return all, err
+	}
+	for _, name := range slices.Sorted(maps.Keys(others)) {
 		if err := add(name, self, func(address string) []string { return []string{serveCommand, name, dir, address} }); err != nil {
 			return all, err
 		}
@@ -84,11 +86,14 @@ func start(ctx context.Context, dir string) ([]*contestant, error) {
 	return all, nil
 }
 
-func rank(name string) int {
-	if name == nullName {
-		return 0
+// build makes a program as it is shipped.
+func build(ctx context.Context, dir, what, to string) error {
+	command := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", to, what) //nolint:gosec // our own modules
+	command.Dir, command.Env, command.Stderr = dir, append(os.Environ(), "CGO_ENABLED=0"), os.Stderr
+	if err := command.Run(); err != nil {
+		return fmt.Errorf("building %s: %w", what, err)
 	}
-	return 1
+	return nil
 }
 
 // startOne starts a server, waits until it can be called, and looks at what it holds then.

@@ -1,20 +1,15 @@
 package main
 
 import (
-	"bytes"
 	"context"
-	"crypto/tls"
-	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"io"
 	stdlog "log"
 	"math/rand"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
-	"time"
 
 	"github.com/aws/amazon-eks-pod-identity-webhook/pkg/cache"
 	"github.com/aws/amazon-eks-pod-identity-webhook/pkg/containercredentials"
@@ -30,22 +25,19 @@ import (
 
 	"gomodules.xyz/jsonpatch/v2"
 
+	"github.com/podtoken/podtoken/bench/admission/tlsserver"
 	"github.com/podtoken/podtoken/internal/admission/reviews"
 )
 
 // others are the webhooks beside our own, by name.
 var others = map[string]func(log io.Writer) http.Handler{
-	nullName:             func(io.Writer) http.Handler { return http.HandlerFunc(serveNull) },
 	"controller-runtime": func(io.Writer) http.Handler { return controllerRuntime(explicitOperations) },
 	"c-r with a diff":    func(io.Writer) http.Handler { return controllerRuntime(diff) },
 	"EKS pod identity":   eks,
 	vaultName:            vault,
 }
 
-const (
-	nullName  = "null"
-	vaultName = "Vault agent injector"
-)
+const vaultName = "Vault agent injector"
 
 // serve runs one of the others with the certificate in the directory, until its parent ends it.
 func serve(ctx context.Context, name, dir, address string) error {
@@ -56,37 +48,7 @@ func serve(ctx context.Context, name, dir, address string) error {
 	}
 	defer func() { _ = logFile.Close() }()
 	stdlog.SetOutput(logFile)
-	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
-	if err != nil {
-		return err
-	}
-	server := &http.Server{
-		Handler: others[name](logFile), ReadHeaderTimeout: 10 * time.Second,
-		TLSConfig: &tls.Config{MinVersion: tls.VersionTLS13},
-	}
-	go func() {
-		<-ctx.Done()
-		_ = server.Close()
-	}()
-	if err := server.ServeTLS(listener, filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key")); err != http.ErrServerClosed {
-		return err
-	}
-	return nil
-}
-
-// nullPatch has the size of what is injected into a typical pod.
-var nullPatch = base64.StdEncoding.EncodeToString(bytes.Repeat([]byte("x"), 4500))
-
-// serveNull is the least that a webhook does: it reads the request, finds the uid, and answers with a patch.
-func serveNull(w http.ResponseWriter, r *http.Request) {
-	body, err := io.ReadAll(r.Body)
-	if err != nil {
-		return
-	}
-	_, rest, _ := bytes.Cut(body, []byte(`"uid":"`))
-	uid, _, _ := bytes.Cut(rest, []byte(`"`))
-	w.Header().Set("Content-Type", "application/json")
-	_, _ = fmt.Fprintf(w, `{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","response":{"uid":"%s","allowed":true,"patchType":"JSONPatch","patch":"%s"}}`, uid, nullPatch)
+	return tlsserver.Serve(ctx, others[name](logFile), dir, address)
 }
 
 // controllerRuntime is a webhook as its documentation shows it.
