@@ -23,6 +23,7 @@ import (
 
 	"github.com/podtoken/podtoken/internal/config"
 	"github.com/podtoken/podtoken/internal/grant"
+	"github.com/podtoken/podtoken/internal/memorylimit"
 	"github.com/podtoken/podtoken/internal/policy"
 	"github.com/podtoken/podtoken/internal/servingcert"
 	"github.com/podtoken/podtoken/internal/version"
@@ -126,6 +127,7 @@ func newRegistry() *prometheus.Registry {
 
 // Run works until ctx is done, then lets go of the Lease. An error is also that another replica has it.
 func (c *controller) Run(ctx context.Context) error {
+	memorylimit.Apply(c.logger)
 	if err := c.policy.Load(); err != nil {
 		return fmt.Errorf("loading the policy: %w", err)
 	}

@@ -35,7 +35,7 @@ func main() {
 }
 
 // run does what the arguments say, until it is done or ctx is. There is no environment to read but that of an in-cluster
-// client.
+// client, and GOMEMLIMIT.
 func run(ctx context.Context, args []string, stderr io.Writer) error {
 	if len(args) > 0 && args[0] == commandCleanup {
 		options, err := parseCleanupOptions(args[1:], stderr)

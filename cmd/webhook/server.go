@@ -20,6 +20,7 @@ import (
 
 	"github.com/podtoken/podtoken/internal/admission"
 	"github.com/podtoken/podtoken/internal/config"
+	"github.com/podtoken/podtoken/internal/memorylimit"
 	"github.com/podtoken/podtoken/internal/policy"
 	"github.com/podtoken/podtoken/internal/version"
 	"github.com/podtoken/podtoken/pkg/mutate"
@@ -129,6 +130,7 @@ func (s *server) closeWhileDraining(next http.Handler) http.Handler {
 //  3. The webhook's listener closes; requests in flight are answered (each has a deadline).
 //  4. The plain HTTP server, for metrics and probes, closes last.
 func (s *server) Run(ctx context.Context) error {
+	memorylimit.Apply(s.logger)
 	if err := s.rules.Load(); err != nil {
 		return fmt.Errorf("loading the configuration: %w", err)
 	}
