@@ -71,6 +71,12 @@ lint: ## Run golangci-lint over every module, and actionlint over the workflows.
 generate: ## Render manifests/install.yaml and the chart's golden files.
 	HELM="$$($(CLUSTER) path)/helm" hack/chart/render.sh
 
+RECORDING := $(or $(TMPDIR),/tmp)/podtoken-recording.jsonl
+picture: cluster-tools ## Draw the dashboard from thirteen minutes of a real cluster into docs/dashboard.svg.
+	cd e2e && CGO_ENABLED=0 go run ./cmd/record --to $(RECORDING)
+	cd hack/alerts && go run ./picture --recording $(RECORDING) --board ../../charts/podtoken/files/dashboard.json --to ../../docs/dashboard.svg
+	rm $(RECORDING)
+
 golden: ## Rewrite every golden file; review the diff like code.
 	hack/golden.sh
 	$(MAKE) generate
@@ -122,4 +128,4 @@ release-notes: ## Print the newest section of the changelog.
 clean: ## Remove build output (the cache of test binaries stays; see e2e/doc.go).
 	rm -rf bin dist
 
-.PHONY: help demo demo-down test test-unit test-chart test-alerts e2e e2e-versions cluster-tools build lint generate golden licenses verify fuzz bench bench-cluster bench-go bench-admission bench-sidecar bench-podstart bench-scale footprint image reproducible release release-notes clean
+.PHONY: help demo demo-down test test-unit test-chart test-alerts e2e e2e-versions cluster-tools build lint generate picture golden licenses verify fuzz bench bench-cluster bench-go bench-admission bench-sidecar bench-podstart bench-scale footprint image reproducible release release-notes clean

@@ -1,56 +1,21 @@
 package alerts
 
 import (
-	"encoding/json"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/podtoken/podtoken/hack/alerts/board"
 )
-
-// board has the parts of Grafana's JSON that can be wrong without anybody noticing.
-type board struct {
-	UID        string `json:"uid"`
-	Title      string `json:"title"`
-	Templating struct {
-		List []struct {
-			Name       string `json:"name"`
-			Type       string `json:"type"`
-			Definition string `json:"definition"`
-		} `json:"list"`
-	} `json:"templating"`
-	Panels []panel `json:"panels"`
-}
-
-type panel struct {
-	ID          int        `json:"id"`
-	Type        string     `json:"type"`
-	Title       string     `json:"title"`
-	Description string     `json:"description"`
-	Datasource  datasource `json:"datasource"`
-	GridPos     struct {
-		X, Y, W, H int
-	} `json:"gridPos"`
-	Targets []struct {
-		RefID        string     `json:"refId"`
-		Expr         string     `json:"expr"`
-		LegendFormat string     `json:"legendFormat"`
-		Datasource   datasource `json:"datasource"`
-	} `json:"targets"`
-}
-
-type datasource struct {
-	Type string `json:"type"`
-	UID  string `json:"uid"`
-}
 
 // withoutVariables puts in what Grafana would.
 var withoutVariables = strings.NewReplacer("$__rate_interval", "5m", "$namespace", ".*")
 
-func readDashboard(t *testing.T) board {
+func readDashboard(t *testing.T) board.Board {
 	t.Helper()
-	var b board
-	if err := json.Unmarshal(read(t, dashboard), &b); err != nil {
+	b, err := board.Parse(read(t, dashboard))
+	if err != nil {
 		t.Fatal(err)
 	}
 	return b
@@ -75,7 +40,7 @@ func TestDashboard(t *testing.T) {
 			t.Errorf("the variable %s is not there", used[0])
 		}
 	}
-	want := datasource{"prometheus", "${datasource}"}
+	want := board.Datasource{Type: "prometheus", UID: "${datasource}"}
 	ids := map[int]bool{}
 	for i, p := range b.Panels {
 		if ids[p.ID] {
@@ -109,7 +74,7 @@ func TestDashboard(t *testing.T) {
 	}
 }
 
-func overlap(a, b panel) bool {
+func overlap(a, b board.Panel) bool {
 	p, q := a.GridPos, b.GridPos
 	return p.X < q.X+q.W && q.X < p.X+p.W && p.Y < q.Y+q.H && q.Y < p.Y+p.H
 }
