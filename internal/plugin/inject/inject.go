@@ -123,6 +123,9 @@ func inject(documents []*manifest.Document, rules decide.Rules, namespace string
 		if err != nil {
 			return nil, err
 		}
+		for _, name := range d.Annotated(api.Prefix) {
+			e.Warnf("%s: annotations of podtoken count on pods, and inject knows none in this kind: it is printed as it is", name)
+		}
 		for _, pod := range pods {
 			reason, err := injectPod(pod, rules, namespace, e)
 			if err != nil {

@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strings"
 
+	yamlv2 "go.yaml.in/yaml/v2"
 	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
 	"sigs.k8s.io/yaml"
 )
@@ -99,14 +100,48 @@ func split(name string, reader io.Reader) ([]*Document, error) {
 		if err != nil {
 			return nil, fmt.Errorf("reading %s: %w", source, err)
 		}
-		object, err := decode(raw)
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", source, err)
-		}
-		if object != nil {
-			documents = append(documents, &Document{Source: source, raw: raw, object: object})
+		for _, raw := range jsonStream(raw) {
+			object, err := decode(raw)
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", source, err)
+			}
+			if object != nil {
+				documents = append(documents, &Document{Source: source, raw: raw, object: object})
+			}
 		}
 	}
+}
+
+// jsonStream returns the objects of a document that is JSON: several may follow one another without a separator, as jq and
+// repeated calls of kubectl write them. Any other document is returned as it is.
+func jsonStream(raw []byte) [][]byte {
+	var objects [][]byte
+	decoder := json.NewDecoder(bytes.NewReader(raw))
+	for {
+		var object json.RawMessage
+		err := decoder.Decode(&object)
+		switch {
+		case err == nil:
+			objects = append(objects, object)
+		case errors.Is(err, io.EOF) && len(objects) > 1:
+			return objects
+		default:
+			return [][]byte{raw}
+		}
+	}
+}
+
+// single is an error if there is more than one document, of which a decoder would take the first and drop the others in silence.
+func single(raw []byte) error {
+	decoder := yamlv2.NewDecoder(bytes.NewReader(raw))
+	var value any
+	if err := decoder.Decode(&value); err != nil {
+		return nil //nolint:nilerr // what is wrong with it is said elsewhere
+	}
+	if err := decoder.Decode(&value); !errors.Is(err, io.EOF) {
+		return errors.New("there is more after the first object: put a line \"---\" between objects")
+	}
+	return nil
 }
 
 // decode returns nil for a document without content. Numbers stay as they are written.
@@ -114,6 +149,9 @@ func decode(raw []byte) (map[string]any, error) {
 	content, err := yaml.YAMLToJSONStrict(raw)
 	if err != nil {
 		return nil, fmt.Errorf("this is not valid YAML: %s", strings.Join(strings.Fields(err.Error()), " ")) // it has line breaks
+	}
+	if err := single(raw); err != nil {
+		return nil, err
 	}
 	var value any
 	decoder := json.NewDecoder(bytes.NewReader(content))

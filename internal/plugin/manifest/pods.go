@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 )
 
@@ -84,7 +86,86 @@ func (d *Document) podsIn(object map[string]any) ([]*Pod, error) {
 		}
 		pod.above, pod.holder = append(pod.above, pod.holder), below
 	}
+	if err := pod.checkTexts(); err != nil {
+		return nil, fmt.Errorf("%s: %w", pod, err)
+	}
 	return []*Pod{pod}, nil
+}
+
+// checkTexts finds labels and annotations that are no texts, which the API server would refuse: mostly it is a number or a truth
+// value without quotation marks.
+func (p *Pod) checkTexts() error {
+	metadata, _ := p.holder["metadata"].(map[string]any)
+	for _, field := range []string{"annotations", "labels"} {
+		values, _ := metadata[field].(map[string]any)
+		for _, key := range slices.Sorted(maps.Keys(values)) {
+			what := ""
+			switch value := values[key].(type) {
+			case json.Number:
+				what = "the number " + value.String()
+			case bool:
+				what = fmt.Sprintf("the truth value %t", value)
+			case []any:
+				what = "a list"
+			case map[string]any:
+				what = "a mapping"
+			default:
+				continue // a text, or nothing, which is an empty one
+			}
+			return fmt.Errorf("%s[%q] is %s: it has to be a text, put it in quotation marks", p.path("metadata."+field), key, what)
+		}
+	}
+	return nil
+}
+
+// path of a field of the pod, in the object.
+func (p *Pod) path(field string) string {
+	if p.Template == "" {
+		return field
+	}
+	return p.Template + "." + field
+}
+
+// Annotated returns the objects of a document that have no pods that Pods knows, and annotations with the prefix all the same,
+// anywhere in them: as "Rollout payments/app".
+func (d *Document) Annotated(prefix string) []string {
+	var names []string
+	var visit func(object map[string]any)
+	visit = func(object map[string]any) {
+		if items, ok := object["items"].([]any); ok && strings.HasSuffix(text(object, "kind"), "List") {
+			for _, item := range items {
+				if below, ok := item.(map[string]any); ok && text(below, "kind") != "" {
+					visit(below)
+				}
+			}
+			return
+		}
+		if _, known := templates[text(object, "apiVersion")+" "+text(object, "kind")]; !known && annotated(object, prefix) {
+			named := Pod{Kind: text(object, "kind"), Namespace: text(object, "metadata", "namespace"), Name: text(object, "metadata", "name")}
+			names = append(names, named.String())
+		}
+	}
+	visit(d.object)
+	return names
+}
+
+func annotated(value any, prefix string) bool {
+	switch value := value.(type) {
+	case []any:
+		return slices.ContainsFunc(value, func(element any) bool { return annotated(element, prefix) })
+	case map[string]any:
+		for key := range annotations(value) {
+			if strings.HasPrefix(key, prefix) {
+				return true
+			}
+		}
+		for _, element := range value {
+			if annotated(element, prefix) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // podsOfList takes the kind from the list where its items have none, as those of typed lists.
