@@ -81,9 +81,29 @@ func (c *Cluster) exec(ctx context.Context, namespace, pod, container string, co
 	if err != nil {
 		return "", "", err
 	}
-	var out, errOut bytes.Buffer
+	var out, errOut answer
 	err = executor.StreamWithContext(ctx, remotecommand.StreamOptions{Stdout: &out, Stderr: &errOut})
-	return out.String(), errOut.String(), err
+	if out.cut || errOut.cut {
+		err = fmt.Errorf("the answer has more than %d bytes", maxAnswerBytes)
+	}
+	return out.content.String(), errOut.content.String(), err
+}
+
+// maxAnswerBytes is more than a sidecar with the greatest number of tokens has to say.
+const maxAnswerBytes = 4 << 20
+
+// answer is what a command in a container writes, of which no more is kept than maxAnswerBytes: whoever made the pod chose what
+// answers. It takes all of it, since the stream's reader stalls otherwise.
+type answer struct {
+	content bytes.Buffer
+	cut     bool
+}
+
+func (a *answer) Write(p []byte) (int, error) {
+	n := min(len(p), maxAnswerBytes-a.content.Len())
+	a.cut = a.cut || n < len(p)
+	_, _ = a.content.Write(p[:n]) // A Buffer never fails.
+	return len(p), nil
 }
 
 func (c *Cluster) forward(ctx context.Context, namespace, pod string, port int) (address string, stop func(), err error) {

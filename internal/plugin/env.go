@@ -1,9 +1,13 @@
 package plugin
 
 import (
+	"errors"
 	"fmt"
+	"net"
+	"reflect"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/spf13/cobra"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -38,19 +42,44 @@ func (e *Env) Namespace() (string, error) {
 	return namespace, nil
 }
 
-// Printf writes to standard output. An error means that nobody reads any more.
-func (e *Env) Printf(format string, args ...any) { _, _ = fmt.Fprintf(e.Out, format, args...) }
+// Printf writes to standard output; texts among the arguments are Plain. An error means that nobody reads any more.
+func (e *Env) Printf(format string, args ...any) { _, _ = fmt.Fprintf(e.Out, format, plain(args)...) }
 
 // Warnf writes a line to standard error as kubectl writes warnings of the API server.
 func (e *Env) Warnf(format string, args ...any) {
-	_, _ = fmt.Fprintf(e.ErrOut, "Warning: "+format+"\n", args...)
+	_, _ = fmt.Fprintln(e.ErrOut, "Warning: "+Plain(fmt.Sprintf(format, args...)))
+}
+
+// Plain is a text in one line and without characters that a terminal would obey: whoever may create pods or events chooses what
+// messages, names of variables and answers of sidecars say, and administrators read them.
+func Plain(text string) string {
+	return strings.Map(func(r rune) rune {
+		switch {
+		case unicode.IsSpace(r):
+			return ' '
+		case unicode.IsControl(r), unicode.Is(unicode.Cf, r): // Cf has those that turn the direction of writing
+			return unicode.ReplacementChar
+		}
+		return r
+	}, text)
+}
+
+func plain(args []any) []any {
+	all := make([]any, len(args))
+	for i, arg := range args {
+		all[i] = arg
+		if value := reflect.ValueOf(arg); value.Kind() == reflect.String {
+			all[i] = Plain(value.String())
+		}
+	}
+	return all
 }
 
 // Describe is the sentence for an error at the end of a command.
 func Describe(err error) string {
-	text := strings.Join(strings.Fields(err.Error()), " ")
+	text := Plain(strings.Join(strings.Fields(err.Error()), " "))
 	switch {
-	case utilnet.IsConnectionRefused(err), utilnet.IsTimeout(err):
+	case utilnet.IsConnectionRefused(err), utilnet.IsTimeout(err), errors.As(err, new(*net.DNSError)):
 		return "the API server cannot be reached: " + text
 	case apierrors.IsUnauthorized(err):
 		return "the API server does not accept the credential in the kubeconfig: " + text

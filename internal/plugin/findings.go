@@ -72,13 +72,13 @@ type Rows struct {
 // Table returns an empty table.
 func Table(w io.Writer) *Rows { return &Rows{printers.GetNewTabWriter(w)} }
 
-// Row adds a row.
+// Row adds a row of cells, which become Plain.
 func (r *Rows) Row(cells ...string) {
 	for i, cell := range cells {
 		if i > 0 {
 			_, _ = io.WriteString(r.writer, "\t")
 		}
-		_, _ = io.WriteString(r.writer, cell)
+		_, _ = io.WriteString(r.writer, Plain(cell))
 	}
 	_, _ = io.WriteString(r.writer, "\n")
 }

@@ -221,7 +221,7 @@ func (o *options) check(ctx context.Context, e *plugin.Env, name string, audienc
 		table.Flush()
 		for _, answer := range answers {
 			if answer.Reason != "" {
-				_, _ = fmt.Fprintln(e.ErrOut, answer.Reason)
+				_, _ = fmt.Fprintln(e.ErrOut, plugin.Plain(answer.Reason))
 			}
 		}
 	}
