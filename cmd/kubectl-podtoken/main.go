@@ -8,12 +8,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/signal"
 	"path/filepath"
 	"syscall"
 
+	"github.com/go-logr/logr"
 	"github.com/spf13/cobra"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
 	"k8s.io/klog/v2"
@@ -23,15 +23,17 @@ import (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	// What client-go logs about its streams is nothing for who reads a table.
-	klog.SetOutput(io.Discard)
-	klog.LogToStderr(false)
+	silenceClients()
 	err := run(ctx, arguments(os.Args), plugin.NewEnv(genericiooptions.IOStreams{In: os.Stdin, Out: os.Stdout, ErrOut: os.Stderr}))
 	stop()
 	if err != nil {
 		os.Exit(1)
 	}
 }
+
+// silenceClients ends the log of client-go: what it says about its streams and retries is nothing for who reads a table, and errors
+// are told once, by run. Without its log on standard error klog would still write errors there, so it gets another logger.
+func silenceClients() { klog.SetLogger(logr.Discard()) }
 
 // completer is the name under which kubectl runs a plugin's program to complete its arguments: a link to it is enough.
 const completer = "kubectl_complete-podtoken"

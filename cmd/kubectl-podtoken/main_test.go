@@ -3,13 +3,18 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/spf13/cobra"
+	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
+	"k8s.io/klog/v2"
 
 	"github.com/podtoken/podtoken/internal/plugin"
 )
@@ -94,6 +99,25 @@ func TestVersion(t *testing.T) {
 	var out bytes.Buffer
 	if err := run(t.Context(), []string{"--version"}, newTestEnv(&out)); err != nil || out.String() != "v0.0.0-dev\n" {
 		t.Errorf("got %q, %v", out.String(), err)
+	}
+}
+
+// An error is told once, by run: client-go's own log of it would come before.
+func TestClientsAreSilent(t *testing.T) {
+	defer klog.CaptureState().Restore()
+	file, err := os.Create(filepath.Join(t.TempDir(), "stderr"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	stderr := os.Stderr
+	os.Stderr = file
+	defer func() { os.Stderr = stderr }()
+	silenceClients()
+	utilruntime.HandleError(errors.New("connection refused"))
+	klog.Error("connection refused")
+	klog.Flush()
+	if written, err := os.ReadFile(file.Name()); err != nil || len(written) > 0 {
+		t.Errorf("the log says %q, %v", written, err)
 	}
 }
 

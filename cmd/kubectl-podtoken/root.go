@@ -1,6 +1,9 @@
 package main
 
 import (
+	"fmt"
+	"strings"
+
 	"github.com/spf13/cobra"
 
 	"github.com/podtoken/podtoken/internal/plugin"
@@ -24,9 +27,9 @@ func newRoot(e *plugin.Env) *cobra.Command {
 	root := &cobra.Command{
 		Use: "kubectl-podtoken", Short: "Explain and look after podtoken", Long: long, Version: version.Version,
 		// Errors are sentences; run prints them.
-		SilenceErrors: true, SilenceUsage: true,
+		SilenceErrors: true, SilenceUsage: true, SuggestionsMinimumDistance: 2,
 		Annotations: map[string]string{cobra.CommandDisplayNameAnnotation: "kubectl podtoken"},
-		Args:        cobra.NoArgs,
+		Args:        noSuchCommand,
 		RunE:        func(command *cobra.Command, _ []string) error { return command.Help() },
 	}
 	root.SetVersionTemplate("{{.Version}}\n")
@@ -39,4 +42,16 @@ func newRoot(e *plugin.Env) *cobra.Command {
 		doctor.New(e, podtokenNamespace), kubeconfig.New(e), policy.New(e, podtokenNamespace),
 	)
 	return root
+}
+
+// noSuchCommand is the error for what is no command, with those that may have been meant.
+func noSuchCommand(root *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	hint := "see --help"
+	if names := root.SuggestionsFor(args[0]); len(names) > 0 {
+		hint = "did you mean " + strings.Join(names, " or ") + "?"
+	}
+	return fmt.Errorf("unknown command %q for %q: %s", args[0], root.CommandPath(), hint)
 }
