@@ -12,7 +12,8 @@ import (
 // Transport sends the token of a Source along with each request, as "Authorization: Bearer ...".
 //
 // A request that has an Authorization header already keeps it. One that follows a redirect gets the token only on the same
-// host and port, and not on plain HTTP after HTTPS: else a redirect could carry the token to anybody.
+// host and port, and not on plain HTTP after HTTPS: else a redirect could carry the token to anybody. Once redirects have led
+// elsewhere none of the following has it, as in net/http: who was asked there would choose what is done with the token here.
 //
 // An answer 401 is given once to the Source, which may have another token by now: the signing key may just have been replaced.
 // If it has, the request is sent once more with that one, where this is safe:
@@ -38,6 +39,9 @@ func NewTransport(source Source, base http.RoundTripper) *Transport {
 
 // RoundTrip implements http.RoundTripper.
 func (t *Transport) RoundTrip(request *http.Request) (*http.Response, error) {
+	if request.URL == nil || request.Header == nil {
+		return t.base.RoundTrip(request) // which says what is wrong, as that of net/http
+	}
 	if request.Header.Get("Authorization") != "" || !mayHaveToken(request) {
 		return t.base.RoundTrip(request)
 	}
@@ -104,13 +108,17 @@ func repeatable(request *http.Request) bool {
 // mayHaveToken tells whether a request goes to where its author sent it, and not to where a redirect led. On the same host
 // another port is another service.
 func mayHaveToken(request *http.Request) bool {
-	first := request
-	for first.Response != nil {
-		if first = first.Response.Request; first == nil {
-			return false // somebody's RoundTripper does not say what it answered
+	for after := request; after.Response != nil; {
+		before := after.Response.Request
+		if before == nil || !samePlace(before.URL, after.URL) {
+			return false // without a request, somebody's RoundTripper does not say what it answered
 		}
+		after = before
 	}
-	from, to := first.URL, request.URL
+	return true
+}
+
+func samePlace(from, to *url.URL) bool {
 	if !strings.EqualFold(from.Hostname(), to.Hostname()) {
 		return false
 	}

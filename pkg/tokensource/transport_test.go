@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"strings"
 	"sync"
 	"testing"
@@ -186,6 +187,41 @@ func TestTransportAndRedirects(t *testing.T) {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+// Who is asked elsewhere does not choose what is done with the token where it belongs.
+func TestTransportAfterARedirectElsewhere(t *testing.T) {
+	var got []bool
+	base := roundTripper(func(r *http.Request) (*http.Response, error) {
+		got = append(got, r.Header.Get("Authorization") == "Bearer token")
+		answer := &http.Response{StatusCode: http.StatusOK, Body: http.NoBody, Request: r}
+		if to := []string{"https://service.example/b", "https://evil.example/", "https://service.example/delete"}; len(got) <= len(to) {
+			answer.StatusCode, answer.Header = http.StatusFound, http.Header{"Location": {to[len(got)-1]}}
+		}
+		return answer, nil
+	})
+	answer, err := (&http.Client{Transport: NewTransport(&scripted{tokens: []string{"token"}}, base)}).Get("https://service.example/a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = answer.Body.Close()
+	if diff := cmp.Diff([]bool{true, true, false, false}, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+// A request that is none is an error, as without this Transport.
+func TestTransportWithoutARequest(t *testing.T) {
+	for name, request := range map[string]*http.Request{
+		"no URL":    {Method: http.MethodGet, Header: http.Header{}},
+		"no header": {Method: http.MethodGet, URL: &url.URL{Scheme: "http", Host: "service.example"}},
+	} {
+		answer, err := NewTransport(&scripted{tokens: []string{"token"}}, nil).RoundTrip(request)
+		if err == nil {
+			_ = answer.Body.Close()
+			t.Errorf("%s: no error", name)
+		}
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -63,7 +64,12 @@ func New(client corev1client.ServiceAccountsGetter, config Config) (*Source, err
 	if err := config.validate(); err != nil {
 		return nil, fmt.Errorf("checking the configuration of tokens: %w", err)
 	}
-	config.Audiences = append([]string(nil), config.Audiences...)
+	// What the caller does with its own later is nothing to the Source.
+	config.Audiences = slices.Clone(config.Audiences)
+	if config.Pod != nil {
+		pod := *config.Pod
+		config.Pod = &pod
+	}
 	return &Source{client: client, config: config}, nil
 }
 

@@ -107,13 +107,16 @@ func mustToken(t *testing.T, source *Source) string {
 func TestRequest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &server{}
-		source, err := New(s, Config{
+		config := Config{
 			Namespace: "payments", ServiceAccount: "reconciler", Audiences: []string{"vault", "billing"}, Expiration: 20 * time.Minute,
 			Pod: &Pod{Name: "reconciler-0", UID: "1-2-3"},
-		})
+		}
+		source, err := New(s, config)
 		if err != nil {
 			t.Fatal(err)
 		}
+		// What the caller does with its own afterwards does not count.
+		config.Audiences[0], config.Pod.UID = "other", "other"
 		mustToken(t, source)
 		mustToken(t, newSource(t, s))
 		short, hour := int64(1200), int64(3600)
