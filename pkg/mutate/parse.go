@@ -52,6 +52,8 @@ type tokenRequest struct {
 	// extra are files that a preset adds, and variables what it sets besides env.
 	extra     []extraFile
 	variables []variable
+	// rivals are variables of the user's that the SDK prefers to the token.
+	rivals []string
 	// kept is set when the SDK goes on with a token for a while after it has read it.
 	kept time.Duration
 	// ownKubeconfig is set for a kubeconfig of the pod's own cluster.

@@ -261,7 +261,7 @@ func (p *plan) mountWarnings() []string {
 	return warnings
 }
 
-// envWarnings finds variables of the user that have the name of ours; they stay as they are.
+// envWarnings finds variables of the user that have the name of ours, which stay as they are, and those that SDKs prefer to ours.
 func (p *plan) envWarnings() []string {
 	var warnings []string
 	for _, m := range p.members {
@@ -272,6 +272,11 @@ func (p *plan) envWarnings() []string {
 			for _, v := range t.variables {
 				if value, found := m.env.value(v.name); m.selected && found && value != v.value && !v.quiet {
 					warnings = append(warnings, fmt.Sprintf("container %s: its own variable %s is kept: the token %q would set it to %s", quote(m.Name), v.name, t.name, quote(v.value)))
+				}
+			}
+			for _, rival := range t.rivals {
+				if m.selected && m.env.has(rival) {
+					warnings = append(warnings, fmt.Sprintf("container %s: SDKs use its own variable %s and not the token %q: remove it", quote(m.Name), rival, t.name))
 				}
 			}
 		}

@@ -117,6 +117,7 @@ func (t *tokenRequest) setenv(name, value string) {
 func (p *parser) setAWS(t *tokenRequest) {
 	t.setenv("AWS_ROLE_ARN", setting(p, api.AnnotationAWSRoleARNOf+t.name, "", parseAWSRoleARN))
 	t.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", t.file)
+	t.rivals = []string{"AWS_ACCESS_KEY_ID"} // aws-sdk-go-v2/config@v1.33.18/resolve_credentials.go
 	t.setenv("AWS_ROLE_SESSION_NAME", setting(p, api.AnnotationAWSSessionNameOf+t.name, "", parseAWSSessionName))
 	if region := setting(p, api.AnnotationAWSRegionOf+t.name, "", parseAWSRegion); region != "" {
 		t.variables = append(t.variables,
@@ -139,6 +140,8 @@ func (p *parser) setAzure(t *tokenRequest) {
 	}
 	t.setenv("AZURE_TENANT_ID", setting(p, tenantKey, "", parseAzureTenantID))
 	t.setenv("AZURE_FEDERATED_TOKEN_FILE", t.file)
+	// DefaultAzureCredential tries EnvironmentCredential first (azidentity@v1.15.0/default_azure_credential.go).
+	t.rivals = []string{"AZURE_CLIENT_SECRET", "AZURE_CLIENT_CERTIFICATE_PATH"}
 	t.kept = azureKeeps
 	_, set := p.annotations[hostKey]
 	t.variables = append(t.variables, variable{
