@@ -17,11 +17,14 @@ type Flags struct {
 	Audiences      []string
 }
 
+// usualAudiences of API servers: those of kubeadm, and of clusters whose issuer is another.
+var usualAudiences = []string{"https://kubernetes.default.svc.cluster.local", "https://kubernetes.default.svc"}
+
 // Register adds the flags.
 func (f *Flags) Register(flags *pflag.FlagSet) {
 	flags.StringVar(&f.Config, "config", "", "the webhook's configuration `file` (config.yaml of ConfigMap podtoken-webhook); the chart's defaults without it")
 	flags.StringVar(&f.Policy, "policy", "", "policy `file` (policy.yaml of ConfigMap podtoken-policy); no policy is asked without it")
-	flags.StringSliceVar(&f.Audiences, "api-audience", []string{"https://kubernetes.default.svc.cluster.local"}, "`audiences` that the API server itself accepts")
+	flags.StringSliceVar(&f.Audiences, "api-audience", usualAudiences, "`audiences` that the API server itself accepts")
 }
 
 // Rules reads the files.
