@@ -10,9 +10,10 @@ import (
 	"net"
 	"net/http"
 	"strconv"
-	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/cli-runtime/pkg/resource"
 	"k8s.io/client-go/kubernetes"
@@ -142,18 +143,25 @@ func (c *Cluster) forward(ctx context.Context, namespace, pod string, port int) 
 	return net.JoinHostPort("127.0.0.1", strconv.Itoa(int(ports[0].Local))), stop, nil
 }
 
-// PodSelector is the label selector of a workload; empty if an object has none.
-func PodSelector(spec map[string]any) string {
+// podSelector is the label selector of a workload; empty if an object has none.
+func podSelector(spec map[string]any) (string, error) {
 	selector, _ := spec["selector"].(map[string]any)
-	matchLabels, ok := selector["matchLabels"].(map[string]any)
-	if !ok {
-		matchLabels = selector // of a ReplicationController
-	}
-	var terms []string
-	for key, value := range matchLabels {
+	plain := labels.Set{} // as a ReplicationController has it
+	for key, value := range selector {
 		if text, ok := value.(string); ok {
-			terms = append(terms, key+"="+text)
+			plain[key] = text
 		}
 	}
-	return strings.Join(terms, ",")
+	if len(plain) > 0 || len(selector) == 0 {
+		return plain.String(), nil
+	}
+	var parsed metav1.LabelSelector
+	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(selector, &parsed); err != nil {
+		return "", fmt.Errorf("reading the selector: %w", err)
+	}
+	all, err := metav1.LabelSelectorAsSelector(&parsed)
+	if err != nil {
+		return "", fmt.Errorf("reading the selector: %w", err)
+	}
+	return all.String(), nil
 }

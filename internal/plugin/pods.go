@@ -35,8 +35,13 @@ func (c *Cluster) PodsOf(ctx context.Context, argument string) ([]corev1.Pod, er
 		return []corev1.Pod{pod}, nil
 	}
 	spec, _ := content["spec"].(map[string]any)
-	selector := PodSelector(spec)
-	if selector == "" {
+	selector, err := podSelector(spec)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("%q: %w", argument, err)
+	case content["kind"] == "CronJob":
+		return nil, fmt.Errorf("%q has no pods of its own: name one of its Jobs, as job/NAME", argument)
+	case selector == "":
 		return nil, fmt.Errorf("%q has no pods: name a pod or a workload, as pod/NAME or deployment/NAME", argument)
 	}
 	return c.Injected(ctx, c.Namespace, selector)
