@@ -66,7 +66,7 @@ func installed(t *testing.T) *base {
 	}
 	b.objects = append(decode(t, content), decode(t, []byte(running))...)
 	b.webhook = webhookServer(t, &b.authority)
-	b.apiServer = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	b.apiServer = httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Date", now.Format(http.TimeFormat))
 	}))
 	t.Cleanup(b.apiServer.Close)
@@ -177,7 +177,7 @@ func (b *base) cluster(t *testing.T, given map[string]string, namespace string) 
 		return true, pod, nil
 	})
 	return &plugin.Cluster{
-		Config: &rest.Config{Host: b.apiServer.URL}, Client: client, Namespace: namespace,
+		Config: &rest.Config{Host: b.apiServer.URL, TLSClientConfig: rest.TLSClientConfig{CAData: b.serverCA()}}, Client: client, Namespace: namespace,
 		Object: func(_ context.Context, argument string) (runtime.Object, error) {
 			return find(objects, namespace, argument)
 		},
@@ -198,6 +198,11 @@ func (b *base) cluster(t *testing.T, given map[string]string, namespace string) 
 			return b.webhook.Listener.Addr().String(), func() {}, nil
 		},
 	}
+}
+
+// serverCA is the PEM of the API server's.
+func (b *base) serverCA() []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: b.apiServer.Certificate().Raw})
 }
 
 // find is the object of an argument: POD, or TYPE/NAME.

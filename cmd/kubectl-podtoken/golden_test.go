@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"encoding/base64"
 	"errors"
 	"flag"
 	"os"
@@ -123,7 +124,7 @@ func runCase(t *testing.T, archive *txtar.Archive, base *base) *txtar.Archive {
 	}
 	want := func(name, text string) {
 		if text != "" {
-			text = token.ReplaceAllString(strings.NewReplacer(base.version, "VERSION", base.apiServer.URL, "SERVER").Replace(text), "TOKEN")
+			text = token.ReplaceAllString(strings.NewReplacer(base.version, "VERSION", base.apiServer.URL, "SERVER", base64.StdEncoding.EncodeToString(base.serverCA()), "CA").Replace(text), "TOKEN")
 			result.Files = append(result.Files, txtar.File{Name: name, Data: []byte(text)})
 		}
 	}

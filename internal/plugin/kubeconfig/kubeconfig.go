@@ -151,6 +151,9 @@ func serverOf(config *rest.Config) (*clientcmdapi.Cluster, error) {
 	if config.Insecure {
 		return nil, errors.New("the current context does not verify the API server, and neither would the new kubeconfig: whoever is in between would get the token")
 	}
+	if !rest.IsConfigTransportTLS(*config) {
+		return nil, errors.New("the current context has a server without TLS, to which clients send no token: name a context with an https:// server")
+	}
 	cluster := clientcmdapi.NewCluster()
 	cluster.Server, cluster.TLSServerName = config.Host, config.ServerName
 	cluster.CertificateAuthorityData = config.CAData
