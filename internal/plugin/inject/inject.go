@@ -187,20 +187,19 @@ func MisplacedText(pod *manifest.Pod, keys []string) string {
 }
 
 func printDiff(w io.Writer, d *manifest.Document) error {
-	if !d.Changed() {
-		return nil
-	}
-	before, err := d.Original()
+	changes, err := d.Changes()
 	if err != nil {
 		return err
 	}
-	after, err := d.YAML()
-	if err != nil {
-		return err
+	for _, change := range changes {
+		err := difflib.WriteUnifiedDiff(w, difflib.UnifiedDiff{
+			A: difflib.SplitLines(string(change.Before)), FromFile: change.Source,
+			B: difflib.SplitLines(string(change.After)), ToFile: "injected",
+			Context: 3,
+		})
+		if err != nil {
+			return err
+		}
 	}
-	return difflib.WriteUnifiedDiff(w, difflib.UnifiedDiff{
-		A: difflib.SplitLines(string(before)), FromFile: d.Source,
-		B: difflib.SplitLines(string(after)), ToFile: "injected",
-		Context: 3,
-	})
+	return nil
 }

@@ -180,17 +180,51 @@ func (d *Document) YAML() ([]byte, error) {
 	return Normal(d.object)
 }
 
-// Original is the document as it was read, in the form of Normal, to be compared with a changed one.
-func (d *Document) Original() ([]byte, error) {
-	object, err := decode(d.raw)
+// Change is an object before and after, in the form of Normal.
+type Change struct {
+	// Source is the document, and the place in it for an item of a list.
+	Source        string
+	Before, After []byte
+}
+
+// Changes are the objects that were changed, each item of a list by itself: to compare long lists as a whole takes hours.
+func (d *Document) Changes() ([]Change, error) {
+	if !d.changed {
+		return nil, nil
+	}
+	original, err := decode(d.raw)
 	if err != nil {
 		return nil, err
 	}
-	return Normal(object)
+	return changes(d.Source, original, d.object)
 }
 
-// Changed tells whether anything was replaced.
-func (d *Document) Changed() bool { return d.changed }
+func changes(source string, before, after map[string]any) ([]Change, error) {
+	items, isList := before["items"].([]any)
+	if !isList || !strings.HasSuffix(text(before, "kind"), "List") {
+		was, err := Normal(before)
+		if err != nil {
+			return nil, err
+		}
+		is, err := Normal(after)
+		if err != nil || bytes.Equal(was, is) {
+			return nil, err
+		}
+		return []Change{{source, was, is}}, nil
+	}
+	var all []Change
+	for i, item := range items {
+		// Injection changes objects in their place.
+		was, _ := item.(map[string]any)
+		is, _ := after["items"].([]any)[i].(map[string]any)
+		found, err := changes(fmt.Sprintf("%s, items[%d]", source, i), was, is)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, found...)
+	}
+	return all, nil
+}
 
 // Normal is YAML with sorted keys.
 func Normal(value any) ([]byte, error) {

@@ -180,8 +180,8 @@ func (d *Document) podsOfList(list map[string]any, apiVersion, kind string) ([]*
 		if !ok {
 			return nil, fmt.Errorf("items[%d] of the %sList is not an object", i, kind)
 		}
-		typed := object
-		if text(object, "kind") == "" && kind != "" {
+		typed, isTyped := object, text(object, "kind") == "" && kind != ""
+		if isTyped {
 			typed = map[string]any{"apiVersion": apiVersion, "kind": kind}
 			for key, value := range object {
 				typed[key] = value
@@ -192,8 +192,8 @@ func (d *Document) podsOfList(list map[string]any, apiVersion, kind string) ([]*
 			return nil, fmt.Errorf("items[%d]: %w", i, err)
 		}
 		for _, pod := range found {
-			if pod.Template == "" {
-				pod.holder = object
+			if isTyped && pod.Template == "" {
+				pod.holder = object // and not the copy
 			}
 		}
 		pods = append(pods, found...)
