@@ -12,6 +12,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"syscall"
+	"time"
 
 	"github.com/go-logr/logr"
 	"github.com/spf13/cobra"
@@ -21,8 +22,17 @@ import (
 	"github.com/podtoken/podtoken/internal/plugin"
 )
 
+// patience is how long a command may take to end by itself after a signal. One that reads its input hears of none.
+const patience = time.Second
+
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, func() {
+		stop() // so that the next signal ends it at once
+		time.Sleep(patience)
+		_, _ = fmt.Fprintln(os.Stderr, "error: interrupted")
+		os.Exit(1)
+	})
 	silenceClients()
 	err := run(ctx, arguments(os.Args), plugin.NewEnv(genericiooptions.IOStreams{In: os.Stdin, Out: os.Stdout, ErrOut: os.Stderr}))
 	stop()
