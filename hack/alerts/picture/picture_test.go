@@ -17,7 +17,7 @@ const (
 	document  = "../../../docs/dashboard.svg"
 	dashboard = "../../../charts/podtoken/files/dashboard.json"
 	// maxBytes is what a page may load for one picture.
-	maxBytes = 400_000
+	maxBytes = 300_000
 )
 
 func readBoard(t *testing.T) board.Board {
