@@ -35,7 +35,10 @@ func bareMachine(t *testing.T, installs ...string) (calls string) {
 	return calls
 }
 
-var everyCommand = []string{"buildah", "busybox", "nft", "mount", "unshare", "findmnt", "curl", "gcc", "pkg-config"}
+var everyCommand = []string{
+	"buildah", "busybox", "nft", "iptables", "iptables-save", "iptables-restore", "ipset",
+	"mount", "unshare", "findmnt", "curl", "gcc", "pkg-config",
+}
 
 func discard(string, ...any) {}
 
@@ -54,7 +57,8 @@ func TestABareMachineIsSetUp(t *testing.T) {
 		t.Fatal(err)
 	}
 	const want = "update -q\n" +
-		"install -q -y --no-install-recommends --no-remove buildah busybox-static nftables mount util-linux curl gcc libc6-dev pkg-config libseccomp-dev\n"
+		"install -q -y --no-install-recommends --no-remove buildah busybox-static nftables iptables ipset " +
+		"mount util-linux curl gcc libc6-dev pkg-config libseccomp-dev\n"
 	if string(got) != want {
 		t.Errorf("the package manager was called with\n%s\nwant\n%s", got, want)
 	}
