@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/http"
+	"net/url"
 	"os"
 	"slices"
 	"time"
@@ -24,7 +26,7 @@ import (
 	"github.com/podtoken/podtoken/pkg/sidecar/jwt"
 )
 
-const long = `Prints a kubeconfig with a token of a ServiceAccount, made for you by TokenRequest, and with server and CA of the current context.
+const long = `Prints a kubeconfig with a token of a ServiceAccount, made for you by TokenRequest, and with server, CA and proxy of the current context.
 
 The token ends after an hour, or as --expiration says, 10m to 12h: nobody can take it back before, but by deleting the
 ServiceAccount or the pod that it is bound to. Whoever has the file is the ServiceAccount; --write makes a file that only you can read.`
@@ -164,7 +166,27 @@ func serverOf(config *rest.Config) (*clientcmdapi.Cluster, error) {
 		}
 		cluster.CertificateAuthorityData = content
 	}
+	if config.Proxy != nil {
+		proxy, err := proxyOf(config)
+		if err != nil {
+			return nil, fmt.Errorf("finding the proxy of the current context: %w", err)
+		}
+		cluster.ProxyURL = proxy
+	}
 	return cluster, nil
+}
+
+// proxyOf is the proxy-url of a connection's kubeconfig, of which clientcmd has made a function.
+func proxyOf(config *rest.Config) (string, error) {
+	server, err := url.Parse(config.Host)
+	if err != nil {
+		return "", err
+	}
+	proxy, err := config.Proxy(&http.Request{URL: server})
+	if err != nil || proxy == nil {
+		return "", err
+	}
+	return proxy.String(), nil
 }
 
 func file(server *clientcmdapi.Cluster, namespace, account, token string) *clientcmdapi.Config {
@@ -187,5 +209,8 @@ func writeNew(path string, content []byte) error {
 		return err
 	}
 	_, err = f.Write(content)
-	return errors.Join(err, f.Close())
+	if err = errors.Join(err, f.Close()); err != nil {
+		return errors.Join(err, os.Remove(path)) // a part of a kubeconfig is of no use, and in the way of the next attempt
+	}
+	return nil
 }
