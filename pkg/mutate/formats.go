@@ -111,12 +111,12 @@ func (p *parser) kubeconfigCluster(t *tokenRequest, format string) (server strin
 	ca = setting(p, caKey, nil, parseCA)
 	for _, key := range []string{serverKey, caKey} {
 		if _, set := p.annotations[key]; set && format != api.FormatKubeconfig {
-			p.need("%s: only a kubeconfig has this: add %s%s: %q, or remove this annotation", p.label(key), api.AnnotationFormatOf, t.name, api.FormatKubeconfig)
+			p.need("%s: only a kubeconfig has this: add %s%s: %q, or remove this setting", p.label(key), api.AnnotationFormatOf, t.name, api.FormatKubeconfig)
 		}
 	}
 	_, hasServer := p.annotations[serverKey]
 	if _, hasCA := p.annotations[caKey]; hasCA && !hasServer {
-		p.need("%s: the authorities of the pod's own cluster are known: add %s for another cluster, or remove this annotation", p.label(caKey), serverKey)
+		p.need("%s: the authorities of the pod's own cluster are known: add %s for another cluster, or remove this setting", p.label(caKey), serverKey)
 	}
 	return server, ca
 }

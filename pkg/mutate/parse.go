@@ -256,7 +256,7 @@ func (p *parser) keys() []string {
 	for _, name := range slices.Sorted(maps.Keys(used)) {
 		if !asked[name] {
 			p.problems = append(p.problems, problem{api.ReasonNoAudience, fmt.Sprintf("%s: there is no token %q: add %s, "+
-				"or remove this annotation", p.label(used[name]), name, whatAsks(used[name], name)), true})
+				"or remove this setting", p.label(used[name]), name, whatAsks(used[name], name)), true})
 		}
 	}
 	names := slices.Sorted(maps.Keys(asked))

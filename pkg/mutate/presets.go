@@ -95,7 +95,7 @@ func (p *parser) presetOf(t *tokenRequest) *preset {
 		}
 		for _, other := range preset.others {
 			if _, set := p.annotations[other+t.name]; set {
-				p.need("%s needs %s: add that, or remove this annotation", p.label(other+t.name), preset.key+t.name)
+				p.need("%s needs %s: add that, or remove this setting", p.label(other+t.name), preset.key+t.name)
 			}
 		}
 	}
