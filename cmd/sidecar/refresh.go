@@ -28,7 +28,7 @@ func refreshSignal() <-chan os.Signal {
 func runRefresh(ctx context.Context, args []string, stdout io.Writer) (int, error) {
 	flags := newFlags(api.CommandRefresh)
 	dir := flags.String("dir", api.SidecarTokenDir, "")
-	timeout := flags.Duration("timeout", time.Minute, "")
+	timeout := flags.Duration(api.FlagTimeout, time.Minute, "")
 	if err := parse(flags, args); err != nil {
 		return exitUsage, err
 	}

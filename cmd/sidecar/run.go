@@ -98,7 +98,7 @@ func runSidecar(ctx context.Context, args []string, getenv func(string) string, 
 func runWait(ctx context.Context, args []string) (int, error) {
 	flags := newFlags(api.CommandWait)
 	dir := flags.String("dir", api.SidecarTokenDir, "")
-	timeout := flags.Duration("timeout", time.Minute, "")
+	timeout := flags.Duration(api.FlagTimeout, time.Minute, "")
 	if err := parse(flags, args); err != nil {
 		return exitUsage, err
 	}

@@ -35,7 +35,7 @@ const (
 
 	// AnnotationRefreshAt is the part of the lifetime, in percent, after which a token is replaced.
 	AnnotationRefreshAt = Prefix + "refresh-at"
-	// AnnotationWait tells whether the pod's other containers wait until every token exists.
+	// AnnotationWait tells whether the pod's other containers wait until every token exists: WaitTrue, WaitFalse or WaitStrict.
 	AnnotationWait = Prefix + "wait"
 	// AnnotationNotify is a loopback URL that is POSTed after files changed.
 	AnnotationNotify = Prefix + "notify"
@@ -97,6 +97,17 @@ const (
 
 	// AnnotationStatus is written by the webhook (see Status); users do not set it.
 	AnnotationStatus = Prefix + "status"
+)
+
+// Values of AnnotationWait.
+const (
+	// WaitTrue is the default: a hook of the sidecar holds them back.
+	WaitTrue = "true"
+	// WaitFalse lets them start at once.
+	WaitFalse = "false"
+	// WaitStrict holds them back also when the kubelet is started again meanwhile, which runs no hook twice. It costs a startup
+	// probe, about a second of each start.
+	WaitStrict = "strict"
 )
 
 // Values of AnnotationDelivery.

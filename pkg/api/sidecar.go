@@ -43,6 +43,8 @@ const (
 	// FlagOutput is of CommandCheck. OutputJSON is for programs.
 	FlagOutput = "output"
 	OutputJSON = "json"
+	// FlagTimeout is of CommandWait and CommandRefresh, a Go duration.
+	FlagTimeout = "timeout"
 )
 
 // Paths on the sidecar's port. The readiness probe of AnnotationReadiness asks for PathReady.

@@ -74,6 +74,9 @@ func appendContainer(b []byte, c *corev1.Container) []byte {
 	if c.ReadinessProbe != nil {
 		w.text(`,"readinessProbe":`).json(mustJSON(c.ReadinessProbe))
 	}
+	if c.StartupProbe != nil {
+		w.text(`,"startupProbe":`).json(mustJSON(c.StartupProbe))
+	}
 	if c.Lifecycle != nil {
 		w.text(`,"lifecycle":{"postStart":{"exec":{"command":`).strings(c.Lifecycle.PostStart.Exec.Command).text(`}}}`)
 	}

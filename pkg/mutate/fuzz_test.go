@@ -33,7 +33,7 @@ func annotationLines(text string) map[string]string {
 var annotationSeeds = []string{
 	"audience=vault",
 	"audience.vault=vault, https://kubernetes.default.svc;a\\nb\nexpiration=90m\nexpiration.vault=5400\npath.vault=dir/vault\nenv.vault=V\nfile-mode=0440\nfile-mode.vault=400",
-	"audience.a=a\naudience.b=b\naudience.c-d=c\nenv.a=none\nwait=false\nrefresh-at=20%\nmount-path=/etc/tokens\nmetrics-port=9102\nreadiness=true",
+	"audience.a=a\naudience.b=b\naudience.c-d=c\nenv.a=none\nwait=strict\nrefresh-at=20%\nmount-path=/etc/tokens\nmetrics-port=9102\nreadiness=true",
 	"audience.a=a\ncontainers=c0 c1\nskip-containers=i0\nnotify=http://localhost:8080/reload\nnotify-signal=SIGHUP:nginx\ndelivery=sidecar\ninject=true",
 	"audience.a=a\nexpiration.a=2h\ndelivery=projected\nsidecar-resources={\"requests\":{\"cpu\":\"1m\"}}",
 	"audience.a=a b\nformat.a=kubeconfig\nkubeconfig-server.a=https://k8s.example.com\naudience.b=b\ntemplate.b={{range .audiences}}{{json .}}$(A){{end}}\nformat.c=json\naudience.c=c\naudience.d=d\nformat.d=header",
@@ -157,7 +157,7 @@ func writeAnnotations(req *request, original map[string]string) map[string]strin
 	annotations := map[string]string{
 		"podtoken.dev/mount-path": req.mountPath,
 		"podtoken.dev/refresh-at": fmt.Sprintf("%d%%", req.refreshAtPercent),
-		"podtoken.dev/wait":       strconv.FormatBool(req.wait),
+		"podtoken.dev/wait":       req.wait,
 		"podtoken.dev/readiness":  strconv.FormatBool(req.readiness),
 		"podtoken.dev/delivery":   map[bool]string{false: "sidecar", true: "projected"}[req.projected],
 	}

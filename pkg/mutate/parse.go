@@ -25,7 +25,7 @@ type request struct {
 	projected                  bool
 
 	refreshAtPercent int
-	wait             bool
+	wait             string // api.WaitTrue, WaitFalse or WaitStrict
 	notify           string
 	notifySignal     string
 	metricsPort      int32
@@ -156,7 +156,7 @@ func parse(annotations map[string]string, cfg *Config) (*request, []problem) {
 		containers:       setting(p, api.AnnotationContainers, nil, parseNames),
 		skipContainers:   setting(p, api.AnnotationSkipContainers, nil, parseNames),
 		refreshAtPercent: setting(p, api.AnnotationRefreshAt, api.DefaultRefreshAtPercent, parseRefreshAt),
-		wait:             setting(p, api.AnnotationWait, true, parseBool),
+		wait:             setting(p, api.AnnotationWait, api.WaitTrue, parseWait),
 		notify:           setting(p, api.AnnotationNotify, "", parseNotify),
 		notifySignal:     setting(p, api.AnnotationNotifySignal, "", parseNotifySignal),
 		metricsPort:      setting(p, api.AnnotationMetricsPort, 0, parseMetricsPort),

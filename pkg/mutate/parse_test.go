@@ -16,7 +16,7 @@ func TestParse(t *testing.T) {
 		return tokenRequest{name: name, audiences: audiences, expirationSeconds: 3600, path: path, file: "/var/run/secrets/podtoken.dev/" + path, env: env}
 	}
 	plain := func(tokens ...tokenRequest) *request {
-		return &request{tokens: tokens, mountPath: "/var/run/secrets/podtoken.dev", refreshAtPercent: 80, wait: true}
+		return &request{tokens: tokens, mountPath: "/var/run/secrets/podtoken.dev", refreshAtPercent: 80, wait: "true"}
 	}
 	tests := map[string]struct {
 		annotations map[string]string
@@ -54,7 +54,7 @@ func TestParse(t *testing.T) {
 					tokens: []tokenRequest{{
 						name: "vault", audiences: []string{"vault", "b", "c", "d"}, expirationSeconds: 7200, path: "dir/vault", file: "/etc/tokens/dir/vault", env: "V", mode: "0440",
 					}},
-					mountPath: "/etc/tokens", containers: []string{"app", "init"}, skipContainers: []string{"x"}, refreshAtPercent: 20,
+					mountPath: "/etc/tokens", containers: []string{"app", "init"}, skipContainers: []string{"x"}, refreshAtPercent: 20, wait: "false",
 					notify: "http://127.0.0.1:1/", notifySignal: "SIGUSR1:a b", metricsPort: 65535, readiness: true,
 					resources: &corev1.ResourceRequirements{Limits: corev1.ResourceList{"memory": resource.MustParse("32Mi")}},
 				}
@@ -158,9 +158,9 @@ func TestParseValues(t *testing.T) {
 			refused: []string{"", "%", "80", "19%", "91%", "0.8", "80.5%", "080%", "+80%", "80 %", " 80%", "-80%", "80%%"},
 		},
 		"wait": {
-			parse:   func(s string) (any, error) { return parseBool(s) },
-			good:    map[string]any{"true": true, "false": false},
-			refused: []string{"", "True", "1", "yes", "on", " true", "true\n"},
+			parse:   func(s string) (any, error) { return parseWait(s) },
+			good:    map[string]any{"true": "true", "false": "false", "strict": "strict"},
+			refused: []string{"", "True", "1", "yes", "on", " true", "true\n", "Strict", "probe"},
 		},
 		"delivery": {
 			parse:   func(s string) (any, error) { return parseDelivery(s) },

@@ -236,7 +236,7 @@ var meshValidators = []string{"istio-validation", "linkerd-network-validator"}
 func (p *plan) meshWarnings() []string {
 	var warnings []string
 	for _, c := range p.pod.Spec.InitContainers {
-		if p.req.wait && slices.Contains(meshValidators, c.Name) {
+		if p.req.wait != api.WaitFalse && slices.Contains(meshValidators, c.Name) {
 			warnings = append(warnings, fmt.Sprintf("init container %q: a mesh redirects the network before its proxy runs: exclude the API server's addresses from redirection, or set %s: \"false\"",
 				c.Name, api.AnnotationWait))
 		}

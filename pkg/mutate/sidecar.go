@@ -62,12 +62,28 @@ func (p *plan) newSidecar(id identity, resources corev1.ResourceRequirements) *c
 	if p.req.readiness {
 		c.ReadinessProbe = readinessProbe(p.req.metricsPort)
 	}
-	if p.req.wait {
+	if p.req.wait != api.WaitFalse {
 		c.Lifecycle = &corev1.Lifecycle{PostStart: &corev1.LifecycleHandler{
 			Exec: &corev1.ExecAction{Command: []string{api.SidecarBinary, api.CommandWait}},
 		}}
 	}
+	if p.req.wait == api.WaitStrict {
+		c.StartupProbe = startupProbe()
+	}
 	return c
+}
+
+// startupProbe holds the other containers back where the hook does not: a kubelet that was started again, and runtimes that call a
+// sidecar running whose hook has failed. A kubelet takes a native sidecar without startup probe for ready when it runs
+// (computeInitContainerActions in pkg/kubelet/kuberuntime/kuberuntime_container.go). Beside the hook, which explains, and which
+// the kubelet does not probe meanwhile; alone it fails for as long as a hook would wait.
+func startupProbe() *corev1.Probe {
+	return &corev1.Probe{
+		ProbeHandler: corev1.ProbeHandler{Exec: &corev1.ExecAction{
+			Command: []string{api.SidecarBinary, api.CommandWait, "--" + api.FlagTimeout + "=1s"},
+		}},
+		TimeoutSeconds: 5, PeriodSeconds: 1, SuccessThreshold: 1, FailureThreshold: 30,
+	}
 }
 
 // readinessProbe makes the pod ready only while all its tokens are: the readiness of a native sidecar counts for the pod.

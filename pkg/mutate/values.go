@@ -208,6 +208,14 @@ func parseBool(value string) (bool, error) {
 	return value == "true", nil
 }
 
+func parseWait(value string) (string, error) {
+	switch value {
+	case api.WaitTrue, api.WaitFalse, api.WaitStrict:
+		return value, nil
+	}
+	return "", fmt.Errorf("is not allowed: use %q, %q or %q", api.WaitTrue, api.WaitFalse, api.WaitStrict)
+}
+
 // parseDelivery tells whether it is DeliveryProjected.
 func parseDelivery(value string) (bool, error) {
 	if value != api.DeliverySidecar && value != api.DeliveryProjected {
