@@ -47,7 +47,7 @@ func TestAnotherTokenIsExplained(t *testing.T) {
 		}
 	})
 	n.untilAsked(asked.Load)
-	n.create("pod", annotations("audience.vault", "vault", "audience.billing", "billing"), podSpec())
+	n.create("pod", annotations("audience.vault", "vault", "audience.billing", "billing"), gatedSpec())
 	n.explained("pod", sidecar.ClassAnswer, "Answer (HTTP 201): the token lacks an audience that was asked for")
 	honest.Store(true)
 	n.ready("pod")
@@ -88,7 +88,7 @@ func TestUnusableAuthorityIsExplained(t *testing.T) {
 				n.setAuthority(row.certificates)
 				return kept.Load(), nil
 			})
-			n.create("pod", annotations("audience.vault", "vault"), podSpec())
+			n.create("pod", annotations("audience.vault", "vault"), gatedSpec())
 			n.explained("pod", row.class, row.want)
 			n.setAuthority(original)
 			n.ready("pod")
@@ -137,7 +137,7 @@ func TestUnwritableFileIsExplained(t *testing.T) {
 	refuser := &refuser{answers: map[string]refusal{serviceAccount: refusals["the API server serves nobody"]}}
 	n.validate(tokenRequests, refuser.decide)
 	n.untilAsked(refuser.asked.Load)
-	n.create("pod", annotations("audience.vault", "vault"), podSpec())
+	n.create("pod", annotations("audience.vault", "vault"), gatedSpec())
 	n.meddler("pod")
 	n.meddle("pod", "full-folder", "vault")
 	refuser.allow(serviceAccount)

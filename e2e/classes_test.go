@@ -111,7 +111,7 @@ func TestEveryFailureClassIsExplained(t *testing.T) {
 			t.Parallel()
 			n, pod := n.in(t), slug(name)
 			n.account(pod)
-			spec := podSpec()
+			spec := gatedSpec()
 			spec.ServiceAccountName = pod
 			n.create(pod, annotations("audience.vault", "vault"), spec)
 			n.explained(pod, row.class, row.want)

@@ -19,7 +19,7 @@ func TestMissingGrantIsExplained(t *testing.T) {
 	n := newNamespace(t, nil)
 	n.account("nobody")
 	n.block("nobody")
-	spec := podSpec()
+	spec := gatedSpec()
 	spec.ServiceAccountName = "nobody"
 	n.create("pod", annotations("audience.vault", "vault"), spec)
 	pod := n.until("pod", "has given up waiting for its token once", func(p *corev1.Pod) bool {

@@ -140,16 +140,17 @@ func faultVolumeBroken(t *testing.T) faultRow {
 	}
 }
 
-// Pods that are told to end go on for more than three minutes in their preStop hook. In that time the kubelet would have
-// replaced its ten minute token, and it ends; so does the credential that the kubelet gave the sidecar.
+// Pods that are told to end go on for five minutes in their preStop hook. In that time the kubelet would have replaced its
+// ten minute token, and it ends; so does the credential that the kubelet gave the sidecar. Both were made when the pods were,
+// or two minutes later on a busy machine.
 func faultTerminating(t *testing.T) faultRow {
-	const preStop = 210
+	const preStop = 300
 	n := newNamespace(t, nil)
+	created := time.Now()
 	n.duel(20*time.Minute, "20%", func(s *corev1.PodSpec) {
 		s.TerminationGracePeriodSeconds = ptr(int64(preStop + 20))
 		s.Containers[0].Lifecycle = &corev1.Lifecycle{PreStop: &corev1.LifecycleHandler{Sleep: &corev1.SleepAction{Seconds: preStop}}}
 	})
-	started := time.Now()
 	// The logs go with the pods, so they are followed.
 	said := map[string]func() string{}
 	for pod, containers := range map[string][]string{oursPod: {"app", api.ContainerName}, kubeletsPod: {"app"}} {
@@ -157,7 +158,7 @@ func faultTerminating(t *testing.T) faultRow {
 			said[pod+c] = n.followLog(pod, c)
 		}
 	}
-	time.Sleep(time.Until(started.Add(7 * time.Minute)))
+	time.Sleep(time.Until(created.Add(7 * time.Minute)))
 	for _, pod := range []string{oursPod, kubeletsPod} {
 		must(t, client.CoreV1().Pods(n.name).Delete(t.Context(), pod, metav1.DeleteOptions{}), "deleting pod %q", pod)
 	}
@@ -177,6 +178,6 @@ func faultTerminating(t *testing.T) faultRow {
 		t.Errorf("the sidecar did not renew its credential, or shows a token:\n%s", log)
 	}
 	return faultRow{
-		"pod terminating for 3.5 min", kubelets.expired(), fmt.Sprintf("%s, replaced %d times meanwhile", ours.expired(), fresh),
+		"pod terminating for 5 min", kubelets.expired(), fmt.Sprintf("%s, replaced %d times meanwhile", ours.expired(), fresh),
 	}
 }
