@@ -50,6 +50,7 @@ var steps = []step{
 		return s.cluster.InstallChart(ctx, policyOfSome...)
 	}},
 	{at: 270 * time.Second, event: "somebody deletes a token's file", do: (*scenario).deleteFile},
+	{at: 315 * time.Second, event: "a new pod in legacy is refused", do: (*scenario).createPodNotAllowed},
 	{at: 330 * time.Second, event: "the API server crashes …", do: func(s *scenario, _ context.Context) error {
 		return s.cluster.StopComponent(cluster.APIServer, 0)
 	}},
@@ -95,10 +96,14 @@ func until(ctx context.Context, when time.Time) error {
 	}
 }
 
-// ask makes about two reviews a second, by creations that are dry runs.
+// ask makes about two reviews a second, by creations that are dry runs; every fourth is of a pod that wants nothing.
 func (s *scenario) ask(ctx context.Context) {
-	for ctx.Err() == nil {
-		_, _ = s.create(ctx, "shop", "ask", "", map[string]string{"audience.vault": "vault"}, true)
+	for i := 0; ctx.Err() == nil; i++ {
+		annotations := map[string]string{"audience.vault": "vault"}
+		if i%4 == 3 {
+			annotations["inject"] = "false"
+		}
+		_, _ = s.create(ctx, "shop", "ask", "", annotations, true)
 		_ = until(ctx, time.Now().Add(500*time.Millisecond))
 	}
 }

@@ -125,7 +125,9 @@ func (s *scraper) discover(ctx context.Context) {
 		component := pod.Labels["app.kubernetes.io/component"]
 		switch {
 		case pod.Namespace == cluster.Namespace && (component == "webhook" || component == "controller"):
-			s.targets = append(s.targets, targetOf(pod, "podtoken-"+component, component, "http", 8080))
+			one := targetOf(pod, "podtoken-"+component, component, "metrics", 8080)
+			one.labels["service"] = one.labels["job"]
+			s.targets = append(s.targets, one)
 		case pod.Labels[api.LabelInjected] == "true":
 			if port := sidecarPort(pod); port != 0 {
 				s.targets = append(s.targets, targetOf(pod, "podtoken-sidecar", api.ContainerName, "podtoken", port))

@@ -47,6 +47,15 @@ func (s *scenario) createWrongPods(ctx context.Context) error {
 	return nil
 }
 
+// createPodNotAllowed is after the webhook has read the narrower policy.
+func (s *scenario) createPodNotAllowed(ctx context.Context) error {
+	_, err := s.create(ctx, "legacy", "another", "", map[string]string{"audience.host": "https://host.example.com"}, false)
+	if err == nil || !strings.Contains(err.Error(), "policy") {
+		return fmt.Errorf("a pod that the policy does not allow is not refused for it: %w", err)
+	}
+	return nil
+}
+
 func (s *scenario) pods(ctx context.Context, component string) ([]corev1.Pod, error) {
 	list, err := s.client.CoreV1().Pods(cluster.Namespace).List(ctx, metav1.ListOptions{LabelSelector: "app.kubernetes.io/component=" + component})
 	if err == nil && len(list.Items) == 0 {

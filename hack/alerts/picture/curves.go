@@ -59,12 +59,14 @@ func drawCurves(c *canvas, panel *board.Panel, at rectangle, r *recording, found
 		c.line(x, p.at.y, x, p.at.y+p.at.h, "mark")
 		c.text(x, p.at.y-4, "number", "middle", fmt.Sprint(i+1))
 	}
-	for i := range tops {
-		var floor []promql.FPoint
-		if floors != nil {
-			floor = floors[i].points
+	if floors == nil {
+		for i := range tops {
+			p.curve(c, tops[i].points, nil, i%len(colors))
 		}
-		p.curve(c, tops[i].points, floor, i%len(colors))
+	}
+	// From above, so that one that is nothing does not hide the edge of what it stands on.
+	for i := len(floors) - 1; i >= 0; i-- {
+		p.curve(c, tops[i].points, floors[i].points, i%len(colors))
 	}
 	for i, one := range lines {
 		for _, entry := range one {
@@ -177,7 +179,7 @@ func legendOf(all []series, w float64) [][]entry {
 	x := 0.0
 	for i, s := range all {
 		name := cut(s.name, w-20)
-		needs := 14 + width(name) + 12
+		needs := 14 + width(name) + 16
 		if x > 0 && x+needs > w {
 			if len(lines) == legendLines {
 				last := &lines[legendLines-1][len(lines[legendLines-1])-1]

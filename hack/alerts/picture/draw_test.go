@@ -226,3 +226,17 @@ func TestLegendOf(t *testing.T) {
 		t.Errorf("a long name is not cut: %q", got[0][0].name)
 	}
 }
+
+// A series that is nothing lies below the edge of the one that it stands on, which would else look like it.
+func TestNothingHidesNoEdge(t *testing.T) {
+	b, r, _ := results(t)
+	at := func(v float64) []promql.FPoint {
+		return []promql.FPoint{{T: r.begin.UnixMilli(), F: v}, {T: r.begin.UnixMilli() + 1, F: v}}
+	}
+	c := &canvas{}
+	drawCurves(c, &b.Panels[2], rectangle{0, 0, 400, 200}, r, []series{{name: "all", points: at(1)}, {name: "none", points: at(0)}})
+	upper, edge := strings.Index(c.String(), `class="l1"`), strings.Index(c.String(), `class="l0"`)
+	if upper < 0 || edge < upper {
+		t.Errorf("the edge is drawn at %d, what is nothing at %d", edge, upper)
+	}
+}
