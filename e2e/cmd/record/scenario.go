@@ -96,7 +96,7 @@ func until(ctx context.Context, when time.Time) error {
 	}
 }
 
-// ask makes about two reviews a second, by creations that are dry runs; every fourth is of a pod that wants nothing.
+// ask makes one and a half reviews a second, by creations that are dry runs. Every fourth pod wants nothing, and is no review.
 func (s *scenario) ask(ctx context.Context) {
 	for i := 0; ctx.Err() == nil; i++ {
 		annotations := map[string]string{"audience.vault": "vault"}
