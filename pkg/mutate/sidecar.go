@@ -75,8 +75,8 @@ func (p *plan) newSidecar(id identity, resources corev1.ResourceRequirements) *c
 
 // startupProbe holds the other containers back where the hook does not: a kubelet that was started again, and runtimes that call a
 // sidecar running whose hook has failed. A kubelet takes a native sidecar without startup probe for ready when it runs
-// (computeInitContainerActions in pkg/kubelet/kuberuntime/kuberuntime_container.go). Beside the hook, which explains, and which
-// the kubelet does not probe meanwhile; alone it fails for as long as a hook would wait.
+// (computeInitContainerActions in pkg/kubelet/kuberuntime/kuberuntime_container.go). The hook stays, for it tells why, and no probe
+// runs before it has ended. Where there is no hook any more, the kubelet restarts the sidecar after half a minute to a minute.
 func startupProbe() *corev1.Probe {
 	return &corev1.Probe{
 		ProbeHandler: corev1.ProbeHandler{Exec: &corev1.ExecAction{

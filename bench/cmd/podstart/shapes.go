@@ -94,18 +94,6 @@ func isDefaultToken(volume string) bool {
 	return len(volume) > len(prefix) && volume[:len(prefix)] == prefix
 }
 
-// probed has a startup probe hold the application back, instead of the hook.
-func probed(injected *corev1.Pod) *corev1.Pod {
-	pod := byHand(injected)
-	sidecar := &pod.Spec.InitContainers[0]
-	sidecar.Lifecycle = nil
-	sidecar.StartupProbe = &corev1.Probe{
-		ProbeHandler:  corev1.ProbeHandler{Exec: &corev1.ExecAction{Command: []string{api.SidecarBinary, api.CommandCheck}}},
-		PeriodSeconds: 1, FailureThreshold: 60,
-	}
-	return pod
-}
-
 // initialised has an init container wait for the tokens.
 func initialised(injected *corev1.Pod) *corev1.Pod {
 	pod := byHand(injected)

@@ -60,9 +60,9 @@ func (m *measurement) starts(ctx context.Context, rounds int) (string, error) {
 		{name: "no tokens", pod: plain},
 		{name: "three tokens of the kubelet: projected volume", pod: projected, tokens: true},
 		{name: "**three tokens of podtoken**", pod: func() *corev1.Pod { return annotated("true") }, tokens: true},
+		{name: "the same with `wait: \"strict\"`", pod: func() *corev1.Pod { return annotated("strict") }, tokens: true},
 		{name: "the same with `wait: \"false\"`", pod: func() *corev1.Pod { return annotated("false") }, tokens: true},
 		{name: "the same sidecar, an init container waits", pod: func() *corev1.Pod { return initialised(m.keeper) }, tokens: true},
-		{name: "the same sidecar, a startupProbe of 1 s waits", pod: func() *corev1.Pod { return probed(m.keeper) }, tokens: true},
 	}
 	for round := range rounds + 1 {
 		for _, s := range shapes {
