@@ -98,7 +98,7 @@ messageExpression and auditAnnotations have no authorizer.
       reason: Forbidden
     - expression: "!variables.guarded || variables.mark || variables.byGrant || !variables.unknownReason"
       messageExpression: >-
-        'podtoken: the guard does not know the reason for which the API server''s authorizer allows "' + request.userInfo.username
+        'podtoken: the guard does not know the reason for which the API server allows "' + request.userInfo.username
         + '" to create tokens of ' + variables.account + ', and cannot tell it from a grant of podtoken. To exempt the caller, allow it to mint '
         + 'tokens.unguarded.podtoken.dev "' + request.name + '" (see "The guard" in docs/security.md)'
       reason: Forbidden
