@@ -98,7 +98,7 @@ func TestControllerCanOnlyGrant(t *testing.T) {
 			return err
 		}
 	}
-	const shape = "not of the one shape"
+	const shape = "neither of the two shapes"
 	rows := map[string]struct {
 		try  func() error
 		want string
@@ -106,9 +106,16 @@ func TestControllerCanOnlyGrant(t *testing.T) {
 		always bool
 	}{
 		// The guard of the tokens refuses it too.
-		"a token of its own":                {mint(releaseNamespace, controllerName), "podtoken: ", true},
-		"a token of a ServiceAccount":       {mint(n.name, "victim"), "never mints one itself", false},
-		"a token of an administrator's":     {mint("kube-system", "default"), "never mints one itself", false},
+		"a token of its own": {mint(releaseNamespace, controllerName), "podtoken: ", true},
+		// It holds the marks of all that it hands out, so that the guard takes it for the holder of a copied grant.
+		"a token of a ServiceAccount":   {mint(n.name, "victim"), "podtoken: ", true},
+		"a token of an administrator's": {mint("kube-system", "default"), "podtoken: ", true},
+		"a mark alone for another": {role(func(r *rbacv1.Role) {
+			r.Rules = []rbacv1.PolicyRule{rule(api.RBACGroup, api.ResourceTokens, "mint", "victim")}
+		}), shape, false},
+		"a mark alone for all":              {role(func(r *rbacv1.Role) { r.Rules = []rbacv1.PolicyRule{rule(api.RBACGroup, api.ResourceTokens, "mint")} }), shape, false},
+		"one rule that is not the mark":     {role(func(r *rbacv1.Role) { r.Rules = r.Rules[4:] }), shape, false},
+		"a Role without rules":              {role(func(r *rbacv1.Role) { r.Rules = nil }), shape, false},
 		"a Role without the mark":           {role(func(r *rbacv1.Role) { r.Rules = r.Rules[:1] }), shape, false},
 		"a mark for another ServiceAccount": {role(func(r *rbacv1.Role) { r.Rules[1].ResourceNames = []string{"victim"} }), shape, false},
 		"a right to mint for another":       {role(func(r *rbacv1.Role) { r.Rules[0].ResourceNames = []string{"victim"} }), shape, false},
@@ -149,7 +156,10 @@ func TestControllerCanOnlyGrant(t *testing.T) {
 			t.Errorf("%s: got %v, want a refusal with %q", name, err, row.want)
 		}
 	}
-	for name, good := range map[string]func() error{"the Role of a grant": role(nil), "its RoleBinding": binding(nil)} {
+	for name, good := range map[string]func() error{
+		"the Role of a grant": role(nil), "its RoleBinding": binding(nil),
+		"the Role of a grant that was withdrawn": role(func(r *rbacv1.Role) { r.Rules = r.Rules[1:2] }),
+	} {
 		if err := good(); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -167,7 +177,7 @@ func TestControllerCanOnlyGrant(t *testing.T) {
 		}
 	})
 	eventually(t, pollShort, "the policy is gone", func(context.Context) (bool, error) {
-		err := rows["a token of a ServiceAccount"].try()
+		err := rows["a Role without the mark"].try()
 		return err == nil, err
 	})
 	for name, row := range rows {
