@@ -143,8 +143,8 @@ func TestParseValues(t *testing.T) {
 			refused: []string{"", "4", "44", "00400", "0o400", "0200", "0000", "0044", "0666", "0420", "0402", "1400", "2440", "4400", "0888", "+400", "-400", "u=r", " 400", "0x10", "0_40"},
 		},
 		"mount-path": {
-			parse:   func(s string) (any, error) { return parseMountPath(s) },
-			good:    map[string]any{"/a": "/a", "/var/run/secrets/x": "/var/run/secrets/x", "/a..b": "/a..b", "/" + long[:254]: "/" + long[:254],
+			parse: func(s string) (any, error) { return parseMountPath(s) },
+			good: map[string]any{"/a": "/a", "/var/run/secrets/x": "/var/run/secrets/x", "/a..b": "/a..b", "/" + long[:254]: "/" + long[:254],
 				// Beside what every container gets, or of the image alone.
 				"/etc/podtoken": "/etc/podtoken", "/etc/hosts.d": "/etc/hosts.d", "/dev/podtoken": "/dev/podtoken", "/dev/shm-tokens": "/dev/shm-tokens",
 				"/process": "/process", "/system/tokens": "/system/tokens", "/usr": "/usr", "/lib": "/lib", "/var/run": "/var/run", "/tmp": "/tmp",
