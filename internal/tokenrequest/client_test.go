@@ -121,6 +121,15 @@ func TestRefusals(t *testing.T) {
 		"403: no permission": {
 			fakeapi.Refuse(403, "Forbidden", "serviceaccounts \"cart\" is forbidden"),
 			sidecar.Error{Class: "Forbidden", Status: 403, Reason: "Forbidden", Message: "serviceaccounts \"cart\" is forbidden"}},
+		"403: the namespace is being deleted": {
+			plain(403, `{"kind":"Status","reason":"Forbidden","message":"serviceaccounts \"cart\" is forbidden: unable to create new content in namespace shop because it is being terminated",`+
+				`"details":{"name":"cart","kind":"serviceaccounts","causes":[{"reason":"NamespaceTerminating","message":"namespace shop is being terminated","field":"metadata.namespace"}]}}`),
+			sidecar.Error{Class: "Forbidden", Status: 403, Reason: "Forbidden", Message: "the namespace is being deleted, and the API server creates no tokens in it any more; " +
+				"the current token stays until it expires: if the pod needs it for longer, set a longer podtoken.dev/expiration or a shorter terminationGracePeriodSeconds: " +
+				"serviceaccounts \"cart\" is forbidden: unable to create new content in namespace shop because it is being terminated"}},
+		"403: another cause": {
+			plain(403, `{"kind":"Status","reason":"Forbidden","message":"no","details":{"causes":[{"reason":"FieldValueInvalid","message":"NamespaceTerminating"}]}}`),
+			sidecar.Error{Class: "Forbidden", Status: 403, Reason: "Forbidden", Message: "no"}},
 		"404: the pod is gone": {
 			fakeapi.Refuse(404, "NotFound", "pods \"cart-6d5f\" not found"),
 			sidecar.Error{Class: "NotFound", Status: 404, Reason: "NotFound", Message: "pods \"cart-6d5f\" not found"}},
