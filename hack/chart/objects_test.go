@@ -113,6 +113,7 @@ var kinds = map[string]func() metav1.Object{
 	"policy/v1/PodDisruptionBudget":      func() metav1.Object { return &policyv1.PodDisruptionBudget{} },
 	"networking.k8s.io/v1/NetworkPolicy": func() metav1.Object { return &networkingv1.NetworkPolicy{} },
 	"flowcontrol.apiserver.k8s.io/v1/FlowSchema":                       func() metav1.Object { return &flowcontrolv1.FlowSchema{} },
+	"flowcontrol.apiserver.k8s.io/v1/PriorityLevelConfiguration":       func() metav1.Object { return &flowcontrolv1.PriorityLevelConfiguration{} },
 	"rbac.authorization.k8s.io/v1/Role":                                func() metav1.Object { return &rbacv1.Role{} },
 	"rbac.authorization.k8s.io/v1/RoleBinding":                         func() metav1.Object { return &rbacv1.RoleBinding{} },
 	"rbac.authorization.k8s.io/v1/ClusterRole":                         func() metav1.Object { return &rbacv1.ClusterRole{} },
