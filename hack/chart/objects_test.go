@@ -75,6 +75,12 @@ type monitor struct {
 		Selector            metav1.LabelSelector `json:"selector"`
 		Endpoints           []endpoint           `json:"endpoints"`
 		PodMetricsEndpoints []endpoint           `json:"podMetricsEndpoints"`
+
+		SampleLimit           int64  `json:"sampleLimit"`
+		LabelLimit            int64  `json:"labelLimit"`
+		LabelNameLengthLimit  int64  `json:"labelNameLengthLimit"`
+		LabelValueLengthLimit int64  `json:"labelValueLengthLimit"`
+		BodySizeLimit         string `json:"bodySizeLimit"`
 	} `json:"spec"`
 }
 
@@ -88,6 +94,12 @@ type endpoint struct {
 		TargetLabel string `json:"targetLabel"`
 		Replacement string `json:"replacement"`
 	} `json:"relabelings"`
+	HonorLabels       bool `json:"honorLabels"`
+	MetricRelabelings []struct {
+		Action       string   `json:"action"`
+		SourceLabels []string `json:"sourceLabels"`
+		Regex        string   `json:"regex"`
+	} `json:"metricRelabelings"`
 }
 
 type prometheusRule struct {
