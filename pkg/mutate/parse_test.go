@@ -146,12 +146,12 @@ func TestParseValues(t *testing.T) {
 			parse: func(s string) (any, error) { return parseMountPath(s) },
 			good: map[string]any{"/a": "/a", "/var/run/secrets/x": "/var/run/secrets/x", "/a..b": "/a..b", "/" + long[:254]: "/" + long[:254],
 				// Beside what every container gets, or of the image alone.
-				"/etc/podtoken": "/etc/podtoken", "/etc/hosts.d": "/etc/hosts.d", "/dev/podtoken": "/dev/podtoken", "/dev/shm-tokens": "/dev/shm-tokens",
+				"/etc/podtoken": "/etc/podtoken", "/etc/hosts.d": "/etc/hosts.d", "/dev/podtoken": "/dev/podtoken", "/dev/shm/tokens": "/dev/shm/tokens", "/dev/pts-tokens": "/dev/pts-tokens",
 				"/process": "/process", "/system/tokens": "/system/tokens", "/usr": "/usr", "/lib": "/lib", "/var/run": "/var/run", "/tmp": "/tmp",
 			},
 			refused: []string{
 				"/proc", "/proc/tokens", "/proc/self/fd", "/sys", "/sys/fs/cgroup", "/sys/tokens", "/etc", "/etc/hosts", "/etc/hosts/tokens", "/etc/hostname", "/etc/resolv.conf",
-				"/dev", "/dev/shm", "/dev/shm/tokens", "/dev/pts", "/dev/mqueue/x", "/dev/null", "/dev/termination-log",
+				"/dev", "/dev/pts", "/dev/pts/x", "/dev/null", "/dev/termination-log",
 				"", "/", "a", "./a", "/a/", "/a//b", "/a/./b", "/a/../b", "/..", "/a:b", "/$(HOME)", "/a b", "/a\n", "/\xff", "C:\\tokens", "/" + long,
 			},
 		},

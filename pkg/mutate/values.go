@@ -186,11 +186,11 @@ func parseMountPath(value string) (string, error) {
 
 // mountedInAll are the paths that the kubelet and the container runtime mount in every container, or make there. A volume at,
 // below or above one of them breaks the container, whatever its image is: it does not start, or has no name resolution, no
-// devices, no processes. Directories that only the image fills (/usr, /lib, /app) are not here: what its programs need is known
-// to its author alone.
+// devices, no terminal. Directories that only the image fills (/usr, /lib, /app) are not here, nor /dev/shm and /dev/mqueue: what its
+// programs need is known to its author alone.
 var mountedInAll = []string{
 	"/proc", "/sys",
-	"/dev/null", "/dev/pts", "/dev/mqueue", "/dev/shm", corev1.TerminationMessagePathDefault,
+	"/dev/null", "/dev/pts", corev1.TerminationMessagePathDefault,
 	"/etc/hosts", "/etc/hostname", "/etc/resolv.conf",
 }
 
