@@ -186,6 +186,8 @@ func readContainer(r *jsonread.Reader) (c Container) {
 			c.Resources = readResources(r)
 		case "volumeMounts":
 			c.VolumeMounts = readList(r, readVolumeMount)
+		case "terminationMessagePath":
+			c.TerminationMessagePath = r.String()
 		case "securityContext":
 			c.SecurityContext = readSecurityContext(r)
 		default:
