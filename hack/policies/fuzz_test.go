@@ -298,7 +298,7 @@ func TestGuardAndModel(t *testing.T) {
 	t.Parallel()
 	g := loadGuards(t)
 	seen := map[string]int{}
-	for seed := range uint64(3000) {
+	for seed := range uint64(2000) {
 		bytes, text, another := randomScript(seed)
 		got := g.compare(t, decode(&script{bytes: bytes, text: text, another: another}))
 		seen[fmt.Sprintf("row %d allowed %v", got.row, got.allowed)]++

@@ -294,13 +294,13 @@ func TestGuardRacesAtRandom(t *testing.T) {
 	t.Parallel()
 	guard := load(t, guardFile)
 	passed := 0
-	for seed := range uint64(1500) {
+	for seed := range uint64(500) {
 		bytes, text, another := randomScript(seed + 5000)
 		if race(t, guard, &script{bytes: bytes, text: text, another: another}) {
 			passed++
 		}
 	}
-	if passed < 100 {
+	if passed < 40 {
 		t.Errorf("%d random histories let a token through: the test sees too few", passed)
 	}
 }
