@@ -267,7 +267,7 @@ func unprintable(c *tokenCase) bool {
 	return false
 }
 
-// FuzzGuard: whoever asks for whatever, with whatever rights, the guards say what the table says, and never fail.
+// FuzzGuard: for any caller, request and rights, the guards decide as the table does, and none of their expressions fails.
 func FuzzGuard(f *testing.F) {
 	for seed := range uint64(64) {
 		bytes, text, another := randomScript(seed)

@@ -52,10 +52,10 @@ func TestQuestions(t *testing.T) {
 	}
 	most = append(most, all[4:]...)
 	for name, row := range map[string]struct {
-		by             user.Info
-		audiences      []string
-		now            rights
-		guard, strict_ []string
+		by                user.Info
+		audiences         []string
+		now               rights
+		ofGuard, ofStrict []string
 	}{
 		"a kubelet":                         {caller("system:node:a", "system:nodes"), eight, rights{}, nil, nil},
 		"kube-controller-manager":           {caller("system:kube-controller-manager"), eight, rights{}, nil, nil},
@@ -74,7 +74,7 @@ func TestQuestions(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			c := &tokenCase{by: row.by, namespace: "web", name: "shop", spec: tokenRequest(true, 3600, row.audiences...).Spec, now: row.now}
-			for policy, want := range map[*Policy][]string{guard: row.guard, strict: row.strict_} {
+			for policy, want := range map[*Policy][]string{guard: row.ofGuard, strict: row.ofStrict} {
 				asked := &recorder{UnconditionalAuthorizer: at{c, t}}
 				c.evaluate(t.Context(), policy, asked)
 				if len(row.audiences) <= 8 && !slices.Equal(asked.questions, want) {
@@ -88,7 +88,7 @@ func TestQuestions(t *testing.T) {
 	}
 }
 
-// Whatever is asked for: the mark before the right, each question once, at most 20.
+// For any request: the mark before the right, each question once, at most 20.
 func TestOrderOfQuestions(t *testing.T) {
 	t.Parallel()
 	guard := load(t, guardFile)

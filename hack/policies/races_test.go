@@ -47,7 +47,7 @@ var (
 	wildcard = moment{"everything", rights{everything: true, reason: byAdmin}}
 )
 
-// unlimited reports whether a token that no grant allows is right at this moment: somebody else than podtoken allows it.
+// unlimited reports whether a token that no grant allows is right at this moment: something else than a grant of podtoken allows it.
 func (m *moment) unlimited() bool {
 	return m.everything || m.create && (m.unguarded || classify(m.reason) != byPodtoken)
 }
@@ -284,7 +284,7 @@ func race(t testing.TB, guard *Policy, s *script) bool {
 		for _, m := range saw {
 			names = append(names, fmt.Sprintf("%s %+v", m.name, m.rights))
 		}
-		t.Errorf("let through, though no grant allows it (row %d: %q), and nobody else: %s\n%s", want.row, want.message, play.tokenCase, strings.Join(names, "\n"))
+		t.Errorf("let through, though neither a grant (row %d: %q) nor anything else allows it: %s\n%s", want.row, want.message, play.tokenCase, strings.Join(names, "\n"))
 	}
 	return true
 }
