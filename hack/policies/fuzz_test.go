@@ -318,3 +318,30 @@ func TestGuardAndModel(t *testing.T) {
 		}
 	}
 }
+
+// Limits that random inputs seldom hit: lifetimes and numbers of audiences on both sides of them, for the holder of a grant.
+func TestGuardAndModelAtLimits(t *testing.T) {
+	t.Parallel()
+	g := loadGuards(t)
+	answers := map[bool]int{}
+	for _, seconds := range []int64{599, 600, 3599, 3600, 3601, 3607, 1 << 32} {
+		for n := range 10 {
+			for _, audience := range []string{"vault", "api", "other"} {
+				for _, first := range []string{"vault", "api"} {
+					audiences := slices.Repeat([]string{audience}, n)
+					if n > 0 {
+						audiences[0] = first
+					}
+					c := &tokenCase{by: caller(shop), namespace: "web", name: "shop", spec: tokenRequest(true, seconds, audiences...).Spec, now: full.rights}
+					if c.spec.Audiences == nil {
+						c.spec.Audiences = []string{}
+					}
+					answers[g.compare(t, c).allowed]++
+				}
+			}
+		}
+	}
+	if answers[true] < 20 || answers[false] < 20 {
+		t.Errorf("allowed and denied: %v", answers)
+	}
+}
