@@ -29,8 +29,8 @@ func hostilePod(i int) *corev1.Pod {
 	p.Annotations = map[string]string{"x": strings.Repeat("a", 1<<10)}
 	unique := fmt.Sprintf("%06d", i)
 	kind := i % len(hostileArguments)
-	if kind < 2 && i >= 1000 {
-		kind = 4 // Large ones take long to read, and the first thousand fill the namespace.
+	if kind < 2 && i >= 200 {
+		kind = 4 // Large ones take long to read, and the first two hundred fill the namespace.
 	}
 	for _, arg := range hostileArguments[kind] {
 		p.Spec.InitContainers[0].Args = append(p.Spec.InitContainers[0].Args, strings.ReplaceAll(arg, "UNIQUE", unique))
