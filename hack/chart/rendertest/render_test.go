@@ -95,6 +95,8 @@ func TestRefusedValues(t *testing.T) {
 		"a lifetime without a unit":          {"tokens.maxExpiration=3600", "at '/tokens/maxExpiration'"},
 		"a lifetime in days":                 {"tokens.maxExpiration=1d", "at '/tokens/maxExpiration'"},
 		"no tokens at all":                   {"tokens.maxPerPod=0", "at '/tokens/maxPerPod'"},
+		"more audiences than a Role takes":   {"tokens.maxAudiencesPerServiceAccount=1025", "at '/tokens/maxAudiencesPerServiceAccount'"},
+		"no audiences in a namespace":        {"tokens.maxAudiencesPerNamespace=0", "at '/tokens/maxAudiencesPerNamespace'"},
 		"a rule without audiences":           {"policy.allow[1].namespaces={a}", "at '/policy/allow/1': missing properties 'serviceAccounts', 'audiences'"},
 		"a rule with a word unknown":         {"policy.allow[0].namespace=a", "at '/policy/allow/0': additional properties 'namespace' not allowed"},
 		"a rule without a namespace":         {"policy.allow[0].namespaces[0]=", "at '/policy/allow/0/namespaces/0'"},
