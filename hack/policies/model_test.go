@@ -142,12 +142,18 @@ func classify(reason string) origin {
 	}
 	_, rest, ok = cutQuoted(rest)
 	for _, of := range []string{` of Role "`, ` of ClusterRole "`} {
-		if role, found := strings.CutPrefix(rest, of); ok && found && strings.HasPrefix(role, "podtoken:") {
+		role, found := strings.CutPrefix(rest, of)
+		if !ok || !found {
+			continue
+		}
+		if strings.HasPrefix(role, "podtoken:") {
 			return byPodtoken
 		}
+		if _, subject, whole := cutQuoted(role); whole && strings.HasPrefix(subject, " to ") {
+			return byAnother
+		}
 	}
-	// What begins as a reason of RBAC counts as one, however it goes on.
-	return byAnother
+	return byUnknown
 }
 
 // cutQuoted splits a text after a string in quotes, whose opening one is gone: a backslash takes the next character with it.

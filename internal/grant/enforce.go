@@ -61,7 +61,7 @@ func (r *Reconciler) enforce(ctx context.Context, a *account, o observed, want c
 		less := withoutGuard(want, held)
 		if less.empty() {
 			if !want.gives(held) {
-				return r.remove(ctx, a, o) // Nothing of it can be kept without what is not wanted any more.
+				return r.withdraw(ctx, a, o) // Nothing of it can be kept without what is not wanted any more.
 			}
 			return waiting, held, nil
 		}
