@@ -68,7 +68,7 @@ func benchmarkHandlers(b *testing.B, name string) (body []byte, ours, null http.
 		b.Fatalf("not injected: %s", answer)
 	}
 	return body, h, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		body, _ := readBody(w, r, DefaultMaxRequestBytes)
+		body, _ := h.readBody(w, r, func(int) bool { return true })
 		if bytes.Contains(body, []byte(`"uid":`)) {
 			_, _ = w.Write(answer)
 		}
