@@ -21,7 +21,7 @@ const (
 	// firstBytes are taken when the first byte has arrived, as much as net/http has read by then.
 	firstBytes = 4 << 10
 	// growth is how many times the bytes that have arrived there is memory for.
-	growth = 4
+	growth = 8
 	// bodyTimeout bounds reading a body. API servers send it together with the header.
 	bodyTimeout = 2 * time.Second
 	// answerTimeout bounds writing an answer.
@@ -52,7 +52,7 @@ func (p *bufferPool) put(buffer *[]byte) {
 // readBody reads at most limit bytes; more are an *http.MaxBytesError. The memory is not used again: strings of the review
 // are parts of it, and pods must not get into each other's answers by a mistake of ours.
 //
-// Memory follows the bytes, whatever length was announced: none before the first one, and then four times of what has arrived
+// Memory follows the bytes, whatever length was announced: none before the first one, and then eight times of what has arrived
 // at most. grow takes what goes beyond smallBytes.
 func (h *Handler) readBody(w http.ResponseWriter, r *http.Request, grow func(bytes int) bool) ([]byte, error) {
 	limit := h.config.MaxRequestBytes
