@@ -53,8 +53,8 @@ func (p *bufferPool) put(buffer *[]byte) {
 // are parts of it, and pods must not get into each other's answers by a mistake of ours.
 //
 // Memory follows the bytes, whatever length was announced: none before the first one, and then eight times of what has arrived
-// at most. grow takes what goes beyond smallBytes.
-func (h *Handler) readBody(w http.ResponseWriter, r *http.Request, grow func(bytes int) bool) ([]byte, error) {
+// at most. What goes beyond smallBytes is held.
+func (h *Handler) readBody(w http.ResponseWriter, r *http.Request, held *holding, deadline time.Time) ([]byte, error) {
 	limit := h.config.MaxRequestBytes
 	announced := r.ContentLength
 	if announced > limit {
@@ -80,7 +80,7 @@ func (h *Handler) readBody(w http.ResponseWriter, r *http.Request, grow func(byt
 			size = min(size, int(announced)+1)
 		}
 		if size > taken {
-			if !grow(size - taken) {
+			if !held.grow(r.Context(), int64(size-taken), deadline) {
 				return nil, errNoMemory
 			}
 			taken = size

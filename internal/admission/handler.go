@@ -129,7 +129,7 @@ func (h *Handler) decideRequest(w http.ResponseWriter, r *http.Request, held *ho
 	if !isJSON(r.Header.Get("Content-Type")) {
 		return httpError(http.StatusUnsupportedMediaType, api.ReasonMalformed, "the content type must be application/json")
 	}
-	body, err := h.readBody(w, r, func(bytes int) bool { return held.grow(r.Context(), int64(bytes), deadline) })
+	body, err := h.readBody(w, r, held, deadline)
 	if err != nil {
 		if tooLarge, ok := errors.AsType[*http.MaxBytesError](err); ok {
 			return httpError(http.StatusRequestEntityTooLarge, api.ReasonTooLarge,
