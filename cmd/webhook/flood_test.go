@@ -25,7 +25,6 @@ import (
 )
 
 const (
-	attackers   = 1000            // connections that are held at once
 	sources     = 20              // addresses that they come from
 	comeBack    = 5 * time.Second // about when those that were thrown out are back
 	honestLimit = time.Second     // within which an honest review is answered
@@ -140,19 +139,21 @@ func plainAttacks() map[string]stranger {
 // and so are the kubelet's probes. The server's limits are a twentieth of the defaults here, to spare the machine.
 func TestStrangersStopNobody(t *testing.T) {
 	p := startLimited(t, "--max-connections=25", "--max-connections-per-address=19")
+	const few = 50
 	for name, attack := range attacks() {
 		t.Run(name, func(t *testing.T) {
-			p.withstands(t, flood{attack: attack, target: p.webhook, connections: attackers / 20, time: 300 * time.Millisecond})
+			p.withstands(t, flood{attack: attack, target: p.webhook, connections: few, time: 300 * time.Millisecond})
 		})
 		t.Run(name+", from the API server's address", func(t *testing.T) {
-			p.withstands(t, flood{attack: attack, target: p.webhook, connections: attackers / 20, time: 300 * time.Millisecond, shared: true})
+			p.withstands(t, flood{attack: attack, target: p.webhook, connections: few, time: 300 * time.Millisecond, shared: true})
 		})
 	}
 }
 
 // A thousand connections from twenty addresses, and from one: all kinds of attacks at once, and what takes most memory alone.
 func TestThousandStrangers(t *testing.T) {
-	p := startLimited(t)
+	p := startLimited(t, fmt.Sprintf("--max-connections=%d", defaultMaxConnections*attackers/1000),
+		fmt.Sprintf("--max-connections-per-address=%d", defaultMaxPerAddress*attackers/1000))
 	kinds := attacks()
 	// These two are work for the attackers, too, whose processors are ours here.
 	for _, name := range []string{"half large bodies", "answers that are never read"} {
