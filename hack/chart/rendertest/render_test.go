@@ -127,6 +127,8 @@ func TestRefusedValues(t *testing.T) {
 		"a Secret in another mode":           {"tls.secret.name=a", "have no effect with tls.mode=certManager"},
 		"a Secret in mode selfManaged":       {"tls.mode=selfManaged,tls.secret.name=a", "have no effect with tls.mode=selfManaged"},
 		"a private key for everybody":        {"tls.mode=secret,tls.secret.name=a,tls.secret.caBundle=-----BEGIN CERTIFICATE-----\nYQ==\n-----END CERTIFICATE-----\n-----BEGIN PRIVATE KEY-----", "has a private key"},
+		"a client CA that is none":           {"webhook.clientCA=YQ==", "at '/webhook/clientCA'"},
+		"a client CA with its key":           {"webhook.clientCA=-----BEGIN CERTIFICATE-----\nYQ==\n-----END CERTIFICATE-----\n-----BEGIN PRIVATE KEY-----", "at '/webhook/clientCA'"},
 		"a value that is taken away":         {"webhook.drainSeconds=null", "missing property 'drainSeconds'"},
 		"a list that is taken away":          {"webhook.excludeNamespaces=null", "missing property 'excludeNamespaces'"},
 		"an interval without a unit":         {"metrics.serviceMonitor.interval=30", "at '/metrics/serviceMonitor/interval'"},
