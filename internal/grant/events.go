@@ -15,7 +15,7 @@ const (
 	EventGrantRefused = "GrantRefused"
 	// EventGrantConflict: somebody else's object has the name of the grant.
 	EventGrantConflict = "GrantConflict"
-	// EventGuardMissing: the pod waits for a grant, and there is no guard.
+	// EventGuardMissing: the pod waits for a grant, and the guard is missing, or not proven.
 	EventGuardMissing = "GuardMissing"
 )
 
@@ -65,8 +65,8 @@ func cut(text string, limit int) string {
 }
 
 func guardText(problem string) string {
-	return fmt.Sprintf("no grant yet: %s; without this guard the ServiceAccount could mint any token. "+
-		"Restore it (it is part of podtoken's chart); the grant follows by itself", problem)
+	return fmt.Sprintf("no grant yet: %s. Without this guard the ServiceAccount could mint any token. "+
+		"The grant follows automatically", problem)
 }
 
 func conflictText(c *foreignError) string {
