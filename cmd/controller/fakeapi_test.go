@@ -293,7 +293,7 @@ func (f *fakeAPI) probed(w http.ResponseWriter, resource string) {
 }
 
 // signedToken is what an API server that does not enforce the guard answers a probe with.
-const signedToken = "eyJhbGciOiJSUzI1NiJ9.probed.signature"
+const signedToken = "eyJhbGciOiJSUzI1NiJ9.bG9vdA.c2lnbmVk"
 
 func fail(w http.ResponseWriter, code int) {
 	reason := map[int]string{404: "NotFound", 403: "Forbidden", 409: "Conflict", 410: "Expired", 422: "Invalid", 500: "InternalError"}[code]
