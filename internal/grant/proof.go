@@ -94,7 +94,7 @@ func (p *proof) round(ctx context.Context) time.Duration {
 	if p.of != of {
 		return settleInterval // The answers are about other objects.
 	}
-	p.report(servers)
+	p.report(ctx, servers)
 	problem := problemOfServers(servers)
 	if slices.ContainsFunc(servers, func(s server) bool { return s.state() == stateNotEnforcing }) {
 		p.since = time.Now()
@@ -116,7 +116,7 @@ func (p *proof) round(ctx context.Context) time.Duration {
 }
 
 // report logs what is new about API servers. The caller holds the lock.
-func (p *proof) report(servers []server) {
+func (p *proof) report(ctx context.Context, servers []server) {
 	if describeServers(servers) != describeServers(p.servers) {
 		level := slog.LevelInfo
 		if slices.ContainsFunc(servers, func(s server) bool { return s.state() == stateNotEnforcing }) {
@@ -133,7 +133,7 @@ func (p *proof) report(servers []server) {
 				unknown = append(unknown, s.address+": "+s.unknown())
 			}
 		}
-		p.logger.Log(context.Background(), level, "API servers probed", "enforcing", enforcing, "notEnforcing", notEnforcing, "unknown", unknown)
+		p.logger.Log(ctx, level, "API servers probed", "enforcing", enforcing, "notEnforcing", notEnforcing, "unknown", unknown)
 	}
 	p.servers = servers
 }
