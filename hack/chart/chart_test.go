@@ -230,6 +230,10 @@ func TestReferences(t *testing.T) {
 				*admissionregistrationv1.ValidatingAdmissionPolicy, *admissionregistrationv1.ValidatingAdmissionPolicyBinding,
 				*flowcontrolv1.FlowSchema, *flowcontrolv1.PriorityLevelConfiguration:
 				wantNamespace = ""
+			case *rbacv1.Role, *rbacv1.RoleBinding:
+				if strings.HasSuffix(object.GetName(), "-api-servers") {
+					wantNamespace = "default" // where the API servers' own Service is
+				}
 			case *corev1.Pod: // of the test
 				if wantNamespace = "default"; strings.HasSuffix(path, "full.yaml") {
 					wantNamespace = "bank"

@@ -146,7 +146,8 @@ func (d *doctor) leader(ctx context.Context) {
 	case d.expired(lease):
 		d.Add(plugin.Problem, check, "nobody leads, so nothing is granted: the Lease was renewed last at %s; see the log of the controller", renewed(lease).UTC().Format(time.RFC3339))
 	default:
-		d.Add(plugin.OK, check, "%s leads", holder(lease))
+		d.leading = holder(lease)
+		d.Add(plugin.OK, check, "%s leads", d.leading)
 	}
 }
 
