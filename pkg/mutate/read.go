@@ -3,7 +3,6 @@ package mutate
 import (
 	"bytes"
 	"encoding/json"
-	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -68,7 +67,7 @@ func readMetadata(r *jsonread.Reader) (m Metadata) {
 
 // matters tells whether a decision can depend on the annotation. Others may be long: kubectl keeps whole manifests there.
 func matters(annotation string) bool {
-	return strings.HasPrefix(annotation, api.Prefix) || annotation == api.AnnotationSafeToEvict || annotation == api.AnnotationMirrorPod
+	return hasPrefix(annotation) || annotation == api.AnnotationSafeToEvict || annotation == api.AnnotationMirrorPod
 }
 
 func readSpec(r *jsonread.Reader) (s Spec) {
