@@ -24,7 +24,7 @@ demo: ## A running cluster with podtoken and an example pod, and what the pod's 
 demo-down: ## Remove what `make demo` left running.
 	@$(CLUSTER) down --name $(DEMO)
 
-test: test-unit test-chart test-alerts e2e ## Everything: unit, race, golden, fuzz corpus, chart, and the suite on a real cluster.
+test: test-unit test-chart test-policies test-alerts e2e ## Everything: unit, race, golden, fuzz corpus, chart, and the suite on a real cluster.
 
 ##@ Parts of `make test`
 test-unit: cluster-tools ## Unit, golden and fuzz-corpus tests under the race detector, and the example applications.
@@ -34,6 +34,9 @@ test-unit: cluster-tools ## Unit, golden and fuzz-corpus tests under the race de
 
 test-chart: ## Render the chart with the real helm and compare it with what is committed.
 	helm="$$($(CLUSTER) path)/helm" && HELM="$$helm" hack/chart/render.sh --check && HELM="$$helm" go test -tags helm -count=1 ./hack/chart/...
+
+test-policies: ## The expressions of the admission policies: what they match, deny and cost, with the API server's own code.
+	cd hack/policies && go test -count=1 .
 
 test-alerts: ## Alerts, dashboard and metrics, with Prometheus's own code.
 	cd hack/alerts && go test -count=1 ./...
@@ -65,6 +68,7 @@ lint: ## Run golangci-lint over every module, and actionlint over the workflows.
 	cd bench && $(LINT) run --config ../.golangci.yml ./...
 	cd bench/admission && $(LINT) run --config ../../.golangci.yml ./...
 	cd hack/alerts && $(LINT) run --config ../../.golangci.yml ./...
+	cd hack/policies && $(LINT) run --config ../../.golangci.yml ./...
 	cd hack/supply && $(LINT) run --config ../../.golangci.yml ./...
 	go tool -modfile=hack/supply/go.mod actionlint -shellcheck= -pyflakes=
 
@@ -128,4 +132,4 @@ release-notes: ## Print the newest section of the changelog.
 clean: ## Remove build output (the cache of test binaries stays; see e2e/doc.go).
 	rm -rf bin dist
 
-.PHONY: help demo demo-down test test-unit test-chart test-alerts e2e e2e-versions cluster-tools build lint generate picture golden licenses verify fuzz bench bench-cluster bench-go bench-admission bench-sidecar bench-podstart bench-scale footprint image reproducible release release-notes clean
+.PHONY: help demo demo-down test test-unit test-chart test-policies test-alerts e2e e2e-versions cluster-tools build lint generate picture golden licenses verify fuzz bench bench-cluster bench-go bench-admission bench-sidecar bench-podstart bench-scale footprint image reproducible release release-notes clean
