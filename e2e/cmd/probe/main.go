@@ -17,8 +17,10 @@
 //	                              serves HTTP on the loopback under the process name listener; prints a Told for each POST and SIGHUP
 //	probe mint FLAGS SPEC         asks for a token with a credential that it finds in the pod, and prints the answer without the token
 //	probe stat FILE…              prints one FileStat per line, and fails when a file cannot be read
-//	probe tamper ACTION FILE      does something to FILE: delete, overwrite, truncate, chmod, symlink, folder, full-folder, or
-//	                              fill, which makes a file that leaves no room for others
+//	probe tamper ACTION FILE [PROGRAM ARGUMENT]
+//	                              does something to FILE: delete, overwrite, truncate, chmod, symlink, folder, full-folder, or
+//	                              fill, which makes a file that leaves no room for others; with a PROGRAM and its first argument, to
+//	                              the FILE that the process which runs it sees
 package main
 
 import (
