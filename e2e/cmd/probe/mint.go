@@ -19,6 +19,15 @@ import (
 // ownCredential is where a pod's automounted credential is, and the sidecar's in the sidecar's own file system.
 const ownCredential = "/var/run/secrets/kubernetes.io/serviceaccount" //nolint:gosec // a path
 
+// sidecarCredential is where the sidecar's credential is, for a pod that shares its process namespace.
+func sidecarCredential() (string, error) {
+	pids, err := processes("/podtoken-sidecar")
+	if err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("/proc/%d/root%s", pids[0], ownCredential), nil
+}
+
 // minted is what the API server answered, without the token unless it was asked for.
 type minted struct {
 	Code      int      `json:"code"`
@@ -50,11 +59,10 @@ func mint(args []string) (*minted, error) {
 	}
 	directory := ownCredential
 	if *sidecar {
-		pids, err := processes("/podtoken-sidecar")
-		if err != nil {
+		var err error
+		if directory, err = sidecarCredential(); err != nil {
 			return nil, err
 		}
-		directory = fmt.Sprintf("/proc/%d/root%s", pids[0], ownCredential)
 	}
 	credential, err := os.ReadFile(filepath.Join(directory, "token"))
 	if err != nil {
