@@ -40,7 +40,6 @@ type minted struct {
 //
 //	-sidecar          with the sidecar's credential, through /proc, instead of the pod's automounted one
 //	-account NS/NAME  the ServiceAccount that the token is to be of
-//	-query QUERY      of the URL, as dryRun=All
 //	-show             prints the token too
 //
 // The argument is the spec of the TokenRequest, as JSON.
@@ -48,7 +47,6 @@ func mint(args []string) (*minted, error) {
 	flags := flag.NewFlagSet("mint", flag.ContinueOnError)
 	sidecar := flags.Bool("sidecar", false, "")
 	account := flags.String("account", "", "")
-	query := flags.String("query", "", "")
 	show := flags.Bool("show", false, "")
 	if err := flags.Parse(args); err != nil {
 		return nil, err
@@ -79,7 +77,7 @@ func mint(args []string) (*minted, error) {
 		Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS13}},
 	}
 	host := net.JoinHostPort(os.Getenv("KUBERNETES_SERVICE_HOST"), os.Getenv("KUBERNETES_SERVICE_PORT"))
-	url := "https://" + host + "/api/v1/namespaces/" + namespace + "/serviceaccounts/" + name + "/token?" + *query
+	url := "https://" + host + "/api/v1/namespaces/" + namespace + "/serviceaccounts/" + name + "/token"
 	body := `{"apiVersion":"authentication.k8s.io/v1","kind":"TokenRequest","spec":` + flags.Arg(0) + `}`
 	request, err := http.NewRequest(http.MethodPost, url, bytes.NewBufferString(body)) //nolint:gosec,noctx // the client has a timeout, and an attacker goes where it wants
 	if err != nil {
