@@ -1,6 +1,7 @@
 #!/bin/sh
 # Renders what is generated from charts/podtoken: golden/*.yaml (one per ci/*-values.yaml), the table of values in its
-# README.md, manifests/install.yaml and manifests/guard-static.yaml. With --check it changes nothing and fails when one of them is out of date.
+# README.md, manifests/install.yaml and the static guards, manifests/guard*-static.yaml. With --check it changes nothing and fails when one of them is
+# out of date.
 #
 # Needs helm 4 ($HELM, or helm in PATH) and go.
 set -eu
@@ -42,15 +43,20 @@ done
 
 HELM=$helm hack/chart/install.sh "$chart" >"$out/manifests/install.yaml"
 
-{
-	cat <<-'EOF'
-		# Generated from charts/podtoken by hack/chart/render.sh (make generate). Do not edit.
-		#
-		# The guard as every API server loads it from its own disk (--admission-control-config-file, staticManifestsDir of the
-		# plugin ValidatingAdmissionPolicy): see docs/security.md. Install the chart with guard.static=true then.
-	EOF
-	render --set guard.static=true --show-only templates/guard.yaml | sed '1,/^  podtoken-guard.yaml: |$/d; s/^    //'
-} >"$out/manifests/guard-static.yaml"
+# static NAME TITLE writes a guard as the file that API servers load.
+static() {
+	{
+		cat <<-EOF
+			# Generated from charts/podtoken by hack/chart/render.sh (make generate). Do not edit.
+			#
+			# $2 as every API server loads it from its own disk (--admission-control-config-file, staticManifestsDir of the
+			# plugin ValidatingAdmissionPolicy): see docs/security.md. Install the chart with guard.static=true then.
+		EOF
+		render --set guard.static=true --show-only templates/guard.yaml | sed "1,/^  podtoken-$1.yaml: |\$/d; /^  [a-z-]*.yaml: |\$/,\$d; s/^    //"
+	} >"$out/manifests/$1-static.yaml"
+}
+static guard "The guard"
+static guard-strict "The strict guard, besides guard-static.yaml,"
 
 go run ./hack/chart "$chart/values.yaml" "$chart/README.md" >"$out/$chart/README.md"
 
@@ -63,7 +69,7 @@ if [ "$mode" != --check ]; then
 fi
 
 stale=0
-for path in "$chart/golden" "$chart/README.md" manifests/install.yaml manifests/guard-static.yaml; do
+for path in "$chart/golden" "$chart/README.md" manifests/install.yaml manifests/guard-static.yaml manifests/guard-strict-static.yaml; do
 	diff -ru "$path" "$out/$path" || stale=1
 done
 if [ "$stale" != 0 ]; then
