@@ -208,29 +208,3 @@ func (w *world) as(t *testing.T, token string) kubernetes.Interface {
 	must(t, err, "making a client")
 	return c
 }
-
-// Who mints without podtoken is left alone: kubelets (every pod of these tests has projected tokens), administrators, and other
-// ServiceAccounts that were given the right to.
-func TestGuardLeavesOthersAlone(t *testing.T) {
-	t.Parallel()
-	n := newNamespace(t, nil)
-	n.account("operator")
-	n.allow("operator", "mints-for-itself", rule("", "serviceaccounts/token", "create", "operator"))
-	spec := podSpec()
-	spec.ServiceAccountName = "operator"
-	n.create("operator", nil, spec)
-	n.create("pod", annotations("audience.vault", audienceDeclared), podSpec())
-	n.ready("operator")
-	n.ready("pod")
-	for name, spec := range map[string]map[string]any{
-		"unbound, any audience": {"audiences": []string{"anything"}, "expirationSeconds": 86400},
-		"of the API server":     {"audiences": []string{}, "expirationSeconds": 600},
-	} {
-		if got := n.mintIn("operator", mintRequest{account: "operator", spec: spec}); got.Code != http.StatusCreated {
-			t.Errorf("an operator mints for itself, %s: got %d %q, want 201", name, got.Code, got.Message)
-		}
-	}
-	if out, err := testCluster.Kubectl(t.Context(), nil, "-n", n.name, "create", "token", serviceAccount, "--duration=2h", "--audience=anything"); err != nil {
-		t.Errorf("kubectl create token by an administrator: %v %s", err, out)
-	}
-}
