@@ -303,7 +303,7 @@ func (a *arena) removedByTheController(t *testing.T) {
 			for _, side := range a.sides() {
 				side.in(t).delete(declarer(serviceAccount))
 			}
-			a.untilNothing(t, serviceAccount)
+			a.rightsAreGone(t, serviceAccount)
 		},
 		back: func(n *testNamespace, account string) {
 			n.declares(account)
@@ -312,8 +312,8 @@ func (a *arena) removedByTheController(t *testing.T) {
 	})
 }
 
-// untilNothing waits until no side may mint any more, and notes whether the mark is still there.
-func (a *arena) untilNothing(t *testing.T, account string) {
+// rightsAreGone waits until no side may mint any more, and notes whether the mark is still there.
+func (a *arena) rightsAreGone(t *testing.T, account string) {
 	t.Helper()
 	for _, side := range a.sides() {
 		eventually(t, 3*time.Minute, "the right of "+side.name+" is gone", func(context.Context) (bool, error) { return !side.in(t).mayMint(account), nil })
@@ -354,7 +354,7 @@ func (a *arena) takenByThePolicy(t *testing.T) {
 			name: name, byController: true, account: always(serviceAccount), runs: 1, rounds: 1, every: 500 * time.Millisecond,
 			takeAll: func(t *testing.T) {
 				write(t, string(after))
-				a.untilNothing(t, serviceAccount)
+				a.rightsAreGone(t, serviceAccount)
 			},
 			backAll: func(t *testing.T) {
 				write(t, before)
