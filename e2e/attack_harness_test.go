@@ -38,6 +38,7 @@ func (n *testNamespace) answers(pod string, victim attack.Victim) map[string]att
 type flood struct {
 	t       *testing.T
 	stdin   io.WriteCloser
+	stdout  io.Reader
 	answers *json.Decoder
 	ended   chan error
 }
@@ -53,7 +54,7 @@ func (n *testNamespace) flood(pod string, race attack.Race) *flood {
 	must(n.t, err, "preparing a race in pod %q", pod)
 	stdin, stdinWriter := io.Pipe()
 	stdout, stdoutWriter := io.Pipe()
-	f := &flood{t: n.t, stdin: stdinWriter, answers: json.NewDecoder(stdout), ended: make(chan error, 1)}
+	f := &flood{t: n.t, stdin: stdinWriter, stdout: stdout, answers: json.NewDecoder(stdout), ended: make(chan error, 1)}
 	ctx, cancel := context.WithTimeout(n.t.Context(), race.Time+time.Minute)
 	go func() {
 		defer cancel()
@@ -63,7 +64,7 @@ func (n *testNamespace) flood(pod string, race attack.Race) *flood {
 			err = fmt.Errorf("%w: %s", err, stderr.String())
 		}
 		f.ended <- err
-		_ = stdoutWriter.CloseWithError(err)
+		_ = stdoutWriter.CloseWithError(err) // io.EOF if there is none
 	}()
 	f.read()
 	return f
@@ -85,6 +86,8 @@ func (f *flood) stop() attack.Result {
 	}
 	result := f.read()
 	_ = f.stdin.Close()
+	_, err := io.Copy(io.Discard, f.stdout) // the line's end may come alone
+	must(f.t, err, "running a race")
 	must(f.t, <-f.ended, "running a race")
 	return *result
 }

@@ -85,8 +85,9 @@ func (w *world) letGo(t *testing.T) {
 		if !strings.HasPrefix(guard.Name, guardPolicy) {
 			continue
 		}
-		guard.Spec.MatchConditions = append([]admissionv1.MatchCondition{{Name: "no-control", Expression: "!" + control}}, guard.Spec.MatchConditions...)
-		_, err := policies.Update(ctx, &guard, metav1.UpdateOptions{})
+		_, err := policies.Patch(ctx, guard.Name, types.JSONPatchType, mustJSON(t, []any{map[string]any{
+			"op": "add", "path": "/spec/matchConditions/0", "value": admissionv1.MatchCondition{Name: "no-control", Expression: "!" + control},
+		}}), metav1.PatchOptions{})
 		must(t, err, "taking controls out of policy %q", guard.Name)
 	}
 	text, err := os.ReadFile("testdata/guard-that-lets-go.yaml")
@@ -486,6 +487,7 @@ func (a *arena) uninstalled(t *testing.T) {
 		name: "uninstallation", account: always(serviceAccount), runs: 1, rounds: 1,
 		change: func(_ *testNamespace, race *attack.Race) {
 			race.Whole, race.Half, race.HeldMin, race.HeldMax = 1, 50, 5*time.Second, 28*time.Second
+			race.Pause, race.Time = 100*time.Millisecond, 10*time.Minute
 		},
 		takeAll: func(t *testing.T) {
 			time.Sleep(10 * time.Second) // so that what is on its way is of every age
