@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"strings"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -35,6 +36,8 @@ const (
 	cleanupPage = 500
 	// cleanupInterval is how often to look whether something is gone, and to try again.
 	cleanupInterval = 500 * time.Millisecond
+	// maxNamed is how many objects an error names.
+	maxNamed = 10
 )
 
 // cleanup removes an installation in the order in which nothing comes again: first what injects pods, then what grants,
@@ -108,6 +111,8 @@ func (c *cleanup) Run(ctx context.Context) error {
 			}
 			return c.deleteOne(ctx, kindSecret, c.options.namespace, c.options.secret)
 		}},
+		// API servers may have authorized requests by these grants whose bodies are still to come: the guard rejects them.
+		{fmt.Sprintf("ValidatingAdmissionPolicyBinding and ValidatingAdmissionPolicy %q", c.options.guard), c.waitForRequests},
 		// Helm keeps the guard, because it knows nothing of the grants.
 		{fmt.Sprintf("ValidatingAdmissionPolicyBinding and ValidatingAdmissionPolicy %q", c.options.guard), func(ctx context.Context) error {
 			return c.deleteGuard(ctx, kindInForce)
@@ -166,6 +171,20 @@ func (c *cleanup) deleteGuard(ctx context.Context, kind schema.GroupVersionKind)
 	return c.deleteOne(ctx, kind, "", c.options.guard)
 }
 
+// waitForRequests waits until every request has ended that an API server may have authorized by a grant.
+func (c *cleanup) waitForRequests(ctx context.Context) error {
+	if c.options.guard == "" {
+		return nil
+	}
+	c.logger.Info("Waiting for requests that were authorized by a grant", "duration", c.options.withdrawalDelay.String())
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(c.options.withdrawalDelay):
+		return nil
+	}
+}
+
 // isGone returns nil when the controller's Deployment is gone, and with it, because the deletion is a foreground one,
 // all of its pods.
 func (c *cleanup) isGone(ctx context.Context) error {
@@ -184,6 +203,7 @@ func (c *cleanup) isGone(ctx context.Context) error {
 // deleteGrants deletes all objects of ours of one kind, and returns nil when a list shows none.
 func (c *cleanup) deleteGrants(ctx context.Context, kind schema.GroupVersionKind) error {
 	found, next := 0, ""
+	var kept []string
 	for {
 		list := &metav1.PartialObjectMetadataList{}
 		list.SetGroupVersionKind(kind.GroupVersion().WithKind(kind.Kind + "List"))
@@ -194,6 +214,9 @@ func (c *cleanup) deleteGrants(ctx context.Context, kind schema.GroupVersionKind
 		for i := range list.Items {
 			item := object(kind, list.Items[i].Namespace, list.Items[i].Name)
 			uid := list.Items[i].UID
+			if list.Items[i].DeletionTimestamp != nil && len(list.Items[i].Finalizers) > 0 {
+				kept = append(kept, fmt.Sprintf("%s/%s %q", item.Namespace, item.Name, list.Items[i].Finalizers))
+			}
 			if err := c.client.Delete(ctx, item, client.Preconditions{UID: &uid}); err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
 				return fmt.Errorf("deleting %s %q in namespace %q: %w", kind.Kind, item.Name, item.Namespace, err)
 			}
@@ -202,6 +225,10 @@ func (c *cleanup) deleteGrants(ctx context.Context, kind schema.GroupVersionKind
 		if next = list.Continue; next == "" {
 			break
 		}
+	}
+	if len(kept) > 0 {
+		return fmt.Errorf("finalizers keep %d of the %ss with label %s: %s; remove the finalizers: %w",
+			len(kept), kind.Kind, api.LabelGrant, strings.Join(kept[:min(len(kept), maxNamed)], ", "), errStillThere)
 	}
 	if found > 0 {
 		c.logger.Info("Deleted", "kind", kind.Kind, "count", found)

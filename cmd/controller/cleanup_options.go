@@ -18,8 +18,7 @@ type cleanupOptions struct {
 	secret               string
 	guard                string
 	timeout              time.Duration
-	logLevel             string
-	kubeconfig           string
+	common
 }
 
 func parseCleanupOptions(args []string, stderr io.Writer) (*cleanupOptions, error) {
@@ -28,7 +27,8 @@ func parseCleanupOptions(args []string, stderr io.Writer) (*cleanupOptions, erro
 	o.register(fs)
 	fs.Usage = func() {
 		_, _ = fmt.Fprintf(fs.Output(), "Usage: %s [flags]\n\nRemoves what must not outlive an installation: the webhook's configuration, the controller, "+
-			"every Role and RoleBinding that it made, its Lease,\nthe serving certificate that it made, and last of all the guard.\n\n", fs.Name())
+			"every Role and RoleBinding that it made, its Lease,\nthe serving certificate that it made, and last of all the guard,\n"+
+			"when no request that was authorized by a grant can be on its way any more.\n\n", fs.Name())
 		fs.PrintDefaults()
 	}
 	if err := parse(fs, args, stderr); err != nil {
@@ -44,8 +44,8 @@ func (o *cleanupOptions) register(fs *flag.FlagSet) {
 	fs.StringVar(&o.lease, "lease", "podtoken-controller", "`name` of the controller's Lease")
 	fs.StringVar(&o.secret, "serving-certificate-secret", "", "`name` of the Secret with the serving certificate that the controller made; empty: it made none")
 	fs.StringVar(&o.guard, "guard", "podtoken-guard", "`name` of the ValidatingAdmissionPolicy, and of its binding, that holds what grants allow; empty: leave it")
-	fs.DurationVar(&o.timeout, "timeout", 2*time.Minute, "after what time to give up")
-	registerCommon(fs, &o.logLevel, &o.kubeconfig)
+	fs.DurationVar(&o.timeout, "timeout", 4*time.Minute, "after what time to give up; longer than --withdrawal-delay")
+	o.common.register(fs)
 }
 
 // Limits of --timeout.
@@ -83,5 +83,12 @@ func (o *cleanupOptions) validate() error {
 	if o.timeout < minTimeout || o.timeout > maxTimeout {
 		return fmt.Errorf("flag --timeout: %v is not between %v and %v", o.timeout, minTimeout, maxTimeout)
 	}
-	return validateLogLevel(o.logLevel)
+	if err := o.common.validate(); err != nil {
+		return err
+	}
+	if o.guard != "" && o.timeout <= o.withdrawalDelay {
+		return fmt.Errorf("flag --timeout: %v is not longer than %v, the value of --withdrawal-delay, for which the guard stays after the last grant",
+			o.timeout, o.withdrawalDelay)
+	}
+	return nil
 }

@@ -35,7 +35,7 @@ func newInstallation(t *testing.T, grants int) *fakeAPI {
 
 func cleanupOf(t *testing.T, f *fakeAPI, args ...string) (string, error) {
 	log := &lockedBuffer{}
-	err := run(t.Context(), append([]string{"cleanup", "--namespace=podtoken-system", "--kubeconfig=" + f.kubeconfig(t)}, args...), log)
+	err := run(t.Context(), append([]string{"cleanup", "--namespace=podtoken-system", "--withdrawal-delay=10ms", "--kubeconfig=" + f.kubeconfig(t)}, args...), log)
 	return log.String(), err
 }
 
@@ -114,6 +114,57 @@ func TestCleanupOfTheServingCertificate(t *testing.T) {
 	}
 	if changes := f.changes("deployments", "secrets"); len(changes) != 2 || !strings.Contains(changes[0], "deployments") {
 		t.Errorf("changes %q, want the controller's end first", changes)
+	}
+}
+
+// A request that was authorized by the last grant can be on its way: the guard stays for as long.
+func TestCleanupKeepsTheGuardForRequestsOnTheirWay(t *testing.T) {
+	const delay = 300 * time.Millisecond
+	f := newInstallation(t, 1)
+	var lastGrant, guard time.Time
+	f.refuse = func(verb, resource, _ string) int {
+		switch {
+		case verb == "list" && resource == "roles": // the last of which shows that there is none
+			lastGrant = time.Now()
+		case verb == "delete" && strings.HasPrefix(resource, "validatingadmissionpolic") && guard.IsZero():
+			guard = time.Now()
+		}
+		return 0
+	}
+	if log, err := cleanupOf(t, f, "--withdrawal-delay="+delay.String()); err != nil {
+		t.Fatalf("cleanup: %v\n%s", err, log)
+	}
+	if got := guard.Sub(lastGrant); got < delay {
+		t.Errorf("the guard went %v after the last grant, want at least %v", got, delay)
+	}
+	// A guard that is on the API servers' disks stays, and is not waited for.
+	begin := time.Now()
+	if log, err := cleanupOf(t, newInstallation(t, 1), "--withdrawal-delay=1m", "--guard="); err != nil {
+		t.Fatalf("cleanup: %v\n%s", err, log)
+	}
+	if took := time.Since(begin); took > 30*time.Second {
+		t.Errorf("cleanup without a guard took %v", took)
+	}
+}
+
+// Finalizers of others keep grants, and with them the guard; the error says which.
+func TestCleanupOfGrantsThatFinalizersKeep(t *testing.T) {
+	f := newInstallation(t, 0)
+	f.add(t, "roles", `{apiVersion: rbac.authorization.k8s.io/v1, kind: Role, metadata: {name: "podtoken:a", namespace: ns, labels: {podtoken.dev/grant: "true"},
+		finalizers: [example.com/keep], deletionTimestamp: "2026-01-01T00:00:00Z"}}`)
+	f.refuse = func(verb, resource, _ string) int {
+		if verb == "delete" && resource == "roles" {
+			return http.StatusConflict // it stays
+		}
+		return 0
+	}
+	_, err := cleanupOf(t, f, "--timeout=2s")
+	want := `finalizers keep 1 of the Roles with label podtoken.dev/grant: ns/podtoken:a ["example.com/keep"]; remove the finalizers`
+	if err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("error = %v\nwant    %s", err, want)
+	}
+	if left := f.names("validatingadmissionpolicies"); len(left) != 2 {
+		t.Errorf("policies = %q, want the guard to stay with the grant", left)
 	}
 }
 

@@ -135,13 +135,14 @@ func (c *controller) Run(ctx context.Context) error {
 		return fmt.Errorf("loading our own token: %w", err)
 	}
 	if err := grant.SetUp(ctx, c.manager, grant.Config{
-		Policy:       c.policy.Current,
-		Audiences:    c.identity.APIServerAudiences,
-		PollInterval: c.options.reloadInterval,
-		RemovalDelay: c.options.removalDelay,
-		Guard:        c.options.guard,
-		Registry:     c.registry,
-		Logger:       c.logger,
+		Policy:          c.policy.Current,
+		Audiences:       c.identity.APIServerAudiences,
+		PollInterval:    c.options.reloadInterval,
+		RemovalDelay:    c.options.removalDelay,
+		WithdrawalDelay: c.options.withdrawalDelay,
+		Guard:           c.options.guard,
+		Registry:        c.registry,
+		Logger:          c.logger,
 	}); err != nil {
 		return fmt.Errorf("setting up the controller: %w", err)
 	}

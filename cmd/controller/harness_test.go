@@ -94,7 +94,7 @@ func start(t *testing.T, f *fakeAPI, args ...string) *process {
 	write(t, token, tokenFor("https://kubernetes.default.svc"))
 	p.Cmd = exec.Command(path, append([]string{
 		"--kubeconfig=" + f.kubeconfig(t), "--policy=" + p.policy, "--identity-token=" + token, "--http-bind-address=" + p.address,
-		"--leader-election-namespace=podtoken-system", "--reload-interval=20ms",
+		"--leader-election-namespace=podtoken-system", "--reload-interval=20ms", "--withdrawal-delay=10ms",
 	}, args...)...)
 	p.Cmd.Stderr = p.log
 	if err := p.Cmd.Start(); err != nil {

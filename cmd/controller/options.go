@@ -31,8 +31,14 @@ type options struct {
 	servingName             string
 	webhookConfiguration    string
 	reloadInterval          time.Duration
-	logLevel                string
-	kubeconfig              string
+	common
+}
+
+// common are the flags of both commands.
+type common struct {
+	withdrawalDelay time.Duration
+	logLevel        string
+	kubeconfig      string
 }
 
 func parseOptions(args []string, stderr io.Writer) (*options, error) {
@@ -82,20 +88,23 @@ func (o *options) register(fs *flag.FlagSet) {
 	fs.StringVar(&o.servingName, "serving-certificate-name", "", "DNS `name` that the certificate is for: <service>.<namespace>.svc")
 	fs.StringVar(&o.webhookConfiguration, "webhook-configuration", "podtoken", "`name` of the MutatingWebhookConfiguration that has to trust the CA")
 	fs.DurationVar(&o.reloadInterval, "reload-interval", 2*time.Second, "how often to look for a new policy and token")
-	registerCommon(fs, &o.logLevel, &o.kubeconfig)
+	o.common.register(fs)
 }
 
-// registerCommon adds what both commands have.
-func registerCommon(fs *flag.FlagSet, logLevel, kubeconfig *string) {
-	fs.StringVar(logLevel, "log-level", "info", "`level` of the log on stderr: debug (adds what needed no change), info, warn or error")
-	fs.StringVar(kubeconfig, "kubeconfig", "", "kubeconfig `file`; empty for the ServiceAccount of the pod that we run in")
+func (o *common) register(fs *flag.FlagSet) {
+	fs.DurationVar(&o.withdrawalDelay, "withdrawal-delay", 65*time.Second,
+		"how long after the rights of a grant its mark stays, and after the last grant the guard: longer than an API server's --request-timeout, "+
+			"so that every request has ended that was authorized before")
+	fs.StringVar(&o.logLevel, "log-level", "info", "`level` of the log on stderr: debug (adds what needed no change), info, warn or error")
+	fs.StringVar(&o.kubeconfig, "kubeconfig", "", "kubeconfig `file`; empty for the ServiceAccount of the pod that we run in")
 }
 
 // Limits of the flags.
 const (
-	maxRemovalDelay   = 24 * time.Hour
-	minReloadInterval = 10 * time.Millisecond
-	maxReloadInterval = time.Minute
+	maxRemovalDelay    = 24 * time.Hour
+	maxWithdrawalDelay = time.Hour
+	minReloadInterval  = 10 * time.Millisecond
+	maxReloadInterval  = time.Minute
 )
 
 // logLevels are the values of --log-level.
@@ -138,6 +147,13 @@ func (o *options) validate() error {
 	}
 	if err := validateNamespace("leader-election-namespace", o.leaderElectionNamespace); err != nil {
 		return err
+	}
+	return o.common.validate()
+}
+
+func (o *common) validate() error {
+	if o.withdrawalDelay < 0 || o.withdrawalDelay > maxWithdrawalDelay {
+		return fmt.Errorf("flag --withdrawal-delay: %v is not between 0s and %v", o.withdrawalDelay, maxWithdrawalDelay)
 	}
 	return validateLogLevel(o.logLevel)
 }

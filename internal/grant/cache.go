@@ -93,7 +93,11 @@ func stripServiceAccount(in any) (any, error) {
 func stripGrant(in any) (any, error) {
 	if object, err := meta.Accessor(in); err == nil {
 		object.SetManagedFields(nil)
+		withdrawn, ok := object.GetAnnotations()[api.AnnotationWithdrawn]
 		object.SetAnnotations(nil)
+		if ok {
+			object.SetAnnotations(map[string]string{api.AnnotationWithdrawn: withdrawn})
+		}
 	}
 	return in, nil
 }

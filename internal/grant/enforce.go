@@ -45,7 +45,7 @@ func withoutGuard(want, held content) content {
 // enforce makes the server's objects what is wanted, and returns what they give then. problem is that of the guard.
 func (r *Reconciler) enforce(ctx context.Context, a *account, o observed, want content, problem string) (result, content, error) {
 	if want.empty() {
-		return r.remove(ctx, a, o)
+		return r.withdraw(ctx, a, o)
 	}
 	waiting := result{outcome: outcomeWaiting, reason: reasonGuardMissing}
 	if problem != "" {
@@ -81,10 +81,15 @@ func (r *Reconciler) enforce(ctx context.Context, a *account, o observed, want c
 	return done, want, nil
 }
 
-// remove deletes what there is: the RoleBinding first, so that nothing is bound to a Role that somebody could make anew.
+// remove deletes what there is: the RoleBinding first, so that nothing is bound to a Role that somebody could make anew. What
+// a finalizer keeps was deleted already, and is not there for long enough to be called removed.
 func (r *Reconciler) remove(ctx context.Context, a *account, o observed) (result, content, error) {
 	done := result{outcome: outcomeUnchanged, reason: reasonNotNeeded}
+	var kept []string
 	if o.binding != nil {
+		if o.binding.DeletionTimestamp != nil {
+			kept = append(kept, o.binding.Finalizers...)
+		}
 		if err := r.delete(ctx, o.binding, "RoleBinding"); err != nil {
 			return result{}, content{}, err
 		}
@@ -92,13 +97,21 @@ func (r *Reconciler) remove(ctx context.Context, a *account, o observed) (result
 		done.outcome = outcomeRemoved
 	}
 	if o.role != nil {
+		if o.role.DeletionTimestamp != nil {
+			kept = append(kept, o.role.Finalizers...)
+		}
 		if err := r.delete(ctx, o.role, "Role"); err != nil {
 			return result{}, content{}, err
 		}
 		a.role = expectGone(o.role.UID)
 		done.outcome = outcomeRemoved
 	}
-	if done.outcome == outcomeRemoved {
+	switch {
+	case len(kept) > 0:
+		r.logger.Warn("Grant withdrawn, but finalizers keep its Role or RoleBinding", "namespace", o.Namespace, "serviceAccount", o.Name,
+			"finalizers", set(kept))
+		done = result{outcome: outcomeWaiting, reason: reasonFinalizers}
+	case done.outcome == outcomeRemoved:
 		r.logger.Info("Grant removed", "namespace", o.Namespace, "serviceAccount", o.Name)
 	}
 	return done, content{}, nil

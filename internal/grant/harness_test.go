@@ -78,7 +78,7 @@ func newWorld(t *testing.T, objects ...client.Object) *world {
 	view := cacheView{w.cluster}
 	w.r = &Reconciler{
 		cache: view, live: w.cluster, writer: w.cluster,
-		policy: func() *policy.Policy { return w.policy }, audiences: func() []string { return w.own }, removalDelay: delay,
+		policy: func() *policy.Policy { return w.policy }, audiences: func() []string { return w.own }, removalDelay: delay, withdrawalDelay: withdrawalDelay,
 		guard:    newGuard("podtoken-guard", view, slog.New(slog.DiscardHandler)),
 		accounts: newAccounts(), recorder: w, logger: slog.New(slog.DiscardHandler),
 	}

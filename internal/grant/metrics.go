@@ -16,6 +16,7 @@ type (
 const (
 	outcomeUnchanged outcome = "Unchanged"
 	outcomeApplied   outcome = "Applied"
+	outcomeWithdrawn outcome = "Withdrawn"
 	outcomeRemoved   outcome = "Removed"
 	outcomeWaiting   outcome = "Waiting"
 	outcomeError     outcome = "Error"
@@ -29,6 +30,10 @@ const (
 	reasonGuardMissing          reason = "GuardMissing"
 	reasonConflict              reason = "GrantConflict"
 	reasonNamespaceTerminating  reason = "NamespaceTerminating"
+	// reasonWithdrawing: the rights are gone, the mark stays until requests that were authorized earlier have ended.
+	reasonWithdrawing reason = "Withdrawing"
+	// reasonFinalizers: the objects were deleted, and finalizers of others keep them.
+	reasonFinalizers reason = "Finalizers"
 	// reasonCache: the cache does not show our own last write yet.
 	reasonCache reason = "Cache"
 	reasonAPI   reason = "APIServer"
@@ -38,8 +43,9 @@ const (
 var outcomes = map[outcome][]reason{
 	outcomeUnchanged: {reasonUpToDate, reasonNotNeeded, reasonRefused},
 	outcomeApplied:   {reasonCreated, reasonChanged},
+	outcomeWithdrawn: {reasonNotNeeded, reasonRefused},
 	outcomeRemoved:   {reasonNotNeeded, reasonRefused},
-	outcomeWaiting:   {reasonServiceAccountMissing, reasonGuardMissing, reasonConflict, reasonNamespaceTerminating, reasonCache},
+	outcomeWaiting:   {reasonServiceAccountMissing, reasonGuardMissing, reasonConflict, reasonNamespaceTerminating, reasonWithdrawing, reasonFinalizers, reasonCache},
 	outcomeError:     {reasonAPI},
 }
 

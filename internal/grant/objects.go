@@ -100,8 +100,11 @@ func (o owner) roleRef() rbacv1.RoleRef {
 // owns tells whether the object's only owner is o. Where it is not, applying does not help: owner references are
 // merged by uid, and those of others would stay.
 func (o owner) owns(object metav1.Object) bool {
-	want := []metav1.OwnerReference{{APIVersion: "v1", Kind: "ServiceAccount", Name: o.Name, UID: o.uid}}
-	return equality.Semantic.DeepEqual(object.GetOwnerReferences(), want)
+	return equality.Semantic.DeepEqual(object.GetOwnerReferences(), o.references())
+}
+
+func (o owner) references() []metav1.OwnerReference {
+	return []metav1.OwnerReference{{APIVersion: "v1", Kind: "ServiceAccount", Name: o.Name, UID: o.uid}}
 }
 
 func labelled(object metav1.Object) bool {
@@ -110,8 +113,10 @@ func labelled(object metav1.Object) bool {
 
 // isRole tells whether the Role on the server is the one that is wanted.
 func (o owner) isRole(role *rbacv1.Role, c content) bool {
-	return role != nil && labelled(role) && o.owns(role) && equality.Semantic.DeepEqual(role.Rules, rules(o.Name, c))
+	return role != nil && labelled(role) && o.owns(role) && sameRules(role.Rules, rules(o.Name, c))
 }
+
+func sameRules(a, b []rbacv1.PolicyRule) bool { return equality.Semantic.DeepEqual(a, b) }
 
 // isBinding tells whether the RoleBinding on the server is the one that is wanted.
 func (o owner) isBinding(binding *rbacv1.RoleBinding) bool {
@@ -127,9 +132,11 @@ func grantLabels() map[string]string {
 	return map[string]string{labelManagedBy: managedBy, api.LabelGrant: labelTrue}
 }
 
-func (o owner) role(c content) *rbacv1ac.RoleApplyConfiguration {
+func (o owner) role(c content) *rbacv1ac.RoleApplyConfiguration { return o.withRules(rules(o.Name, c)) }
+
+func (o owner) withRules(rules []rbacv1.PolicyRule) *rbacv1ac.RoleApplyConfiguration {
 	role := rbacv1ac.Role(nameOf(o.Name), o.Namespace).WithLabels(grantLabels()).WithOwnerReferences(o.reference())
-	for _, rule := range rules(o.Name, c) {
+	for _, rule := range rules {
 		role.WithRules(rbacv1ac.PolicyRule().WithAPIGroups(rule.APIGroups...).WithResources(rule.Resources...).
 			WithResourceNames(rule.ResourceNames...).WithVerbs(rule.Verbs...))
 	}

@@ -32,6 +32,8 @@ type Reconciler struct {
 	policy       func() *policy.Policy
 	audiences    func() []string
 	removalDelay time.Duration
+	// withdrawalDelay is how long the mark of a grant stays after its rights.
+	withdrawalDelay time.Duration
 
 	guard    *guard
 	accounts *accounts
@@ -143,7 +145,9 @@ func (r *Reconciler) reconcile(ctx context.Context, name types.NamespacedName) (
 		waiting++
 	}
 	r.accounts.setWaiting(a, waiting)
-	done.again = again
+	if done.again == 0 {
+		done.again = again
+	}
 	return done, nil
 }
 

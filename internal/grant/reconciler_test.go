@@ -231,9 +231,10 @@ func TestAPolicyThatForbidsTakesTheGrantAtOnce(t *testing.T) {
 	w.reconcile()
 	w.taken()
 	w.policy = mustParse(t, strings.Replace(testPolicy, "[vault, sts]", "[sts]", 1))
-	expect(t, "again", 0, w.reconcile().RequeueAfter)
-	expect(t, "writes", []string{"delete RoleBinding", "delete Role"}, w.taken())
-	expect(t, "outcomes", map[string]float64{"Applied Created": 1, "Removed Refused": 1}, w.counts())
+	expect(t, "again", withdrawalDelay, w.reconcile().RequeueAfter)
+	expect(t, "writes", []string{"force Role"}, w.taken())
+	expect(t, "rules", onlyTheMark(), w.role().Rules)
+	expect(t, "outcomes", map[string]float64{"Applied Created": 1, "Withdrawn Refused": 1}, w.counts())
 }
 
 func TestModeRBAC(t *testing.T) {
@@ -274,8 +275,11 @@ func TestRemovalAfterTheDelay(t *testing.T) {
 		expect(t, "again after another pod", delay, w.reconcile().RequeueAfter)
 
 		time.Sleep(delay)
+		expect(t, "again for the second step", withdrawalDelay, w.reconcile().RequeueAfter)
+		expect(t, "writes", []string{"force Role"}, w.taken())
+		time.Sleep(withdrawalDelay)
 		w.reconcile()
-		expect(t, "writes", []string{"delete RoleBinding", "delete Role"}, w.taken())
+		expect(t, "writes after the withdrawal", []string{"delete RoleBinding", "delete Role"}, w.taken())
 		w.reconcile()
 		expect(t, "writes after that", nil, w.taken())
 		expect(t, "accounts in memory", 0, len(w.r.accounts.all))

@@ -48,6 +48,8 @@ type Config struct {
 	// PollInterval is how often they are looked at.
 	PollInterval time.Duration
 	RemovalDelay time.Duration
+	// WithdrawalDelay is how long the mark of a grant stays after its rights, longer than an API server lets a request take.
+	WithdrawalDelay time.Duration
 	// Guard is the name of the guard's policy and binding; "" if the API server has them from elsewhere.
 	Guard    string
 	Registry prometheus.Registerer
@@ -62,10 +64,11 @@ func SetUp(ctx context.Context, mgr manager.Manager, c Config) error {
 	r := &Reconciler{
 		cache: mgr.GetCache(), live: mgr.GetAPIReader(), writer: mgr.GetClient(),
 		policy: c.Policy, audiences: c.Audiences, removalDelay: c.RemovalDelay,
-		guard:    newGuard(c.Guard, mgr.GetCache(), c.Logger),
-		accounts: newAccounts(),
-		recorder: mgr.GetEventRecorder(Name),
-		logger:   c.Logger,
+		withdrawalDelay: c.WithdrawalDelay,
+		guard:           newGuard(c.Guard, mgr.GetCache(), c.Logger),
+		accounts:        newAccounts(),
+		recorder:        mgr.GetEventRecorder(Name),
+		logger:          c.Logger,
 	}
 	r.metrics = newMetrics(r, c.Registry) //nolint:contextcheck // a scrape has no context of its own to hand on
 

@@ -11,6 +11,8 @@ package api
 //	RBACGroup       ResourceAudiences         declared audiences             mint      the guard; absent where Roles of
 //	                                                                                   administrators decide (mode rbac)
 //
+// A grant that was withdrawn keeps nothing but the mark, and AnnotationWithdrawn, until requests that were authorized before have ended.
+//
 // No API group serves RBACGroup. RBAC does not ask for that; of kubectl's commands `auth can-i --list` shows the rules, while
 // `auth can-i mint audiences.podtoken.dev/vault` asks for another resource (k8s.io/kubectl@v0.37.2/pkg/cmd/auth/cani.go).
 const (
@@ -18,6 +20,8 @@ const (
 	GrantPrefix = "podtoken:"
 	// LabelGrant marks both; its value is "true". The controller leaves what does not have it alone.
 	LabelGrant = Prefix + "grant"
+	// AnnotationWithdrawn is on the Role of a grant that was withdrawn: since when, as in RFC 3339.
+	AnnotationWithdrawn = Prefix + "withdrawn-at"
 	// RBACGroup is the API group of the permissions that only the guard asks for.
 	RBACGroup = "podtoken.dev"
 )

@@ -24,8 +24,8 @@ between. So the guard does not rely on what was authorized: it asks the authoriz
 "create": may create serviceaccounts/token <name> now. "by": the reason of that decision, which names the binding
 (k8s.io/kubernetes@v1.37.2/plugin/pkg/auth/authorizer/rbac/rbac.go); it is one answer for one moment, so that a grant that
 goes and comes again between two questions is seen as what it is. It is no API: a test compares it on each supported version,
-and row 10 is what a reason means that nobody knows. "mark": may mint tokens.podtoken.dev <name>. "unguarded": may mint
-tokens.unguarded.podtoken.dev <name>, which whoever may do everything may too.
+and row 10 is what an unknown reason means. "mark": may mint tokens.podtoken.dev <name>. "unguarded": may mint
+tokens.unguarded.podtoken.dev <name>, which a caller that may do everything may too.
 
 One call of an authorizer costs 350,000 of the 1,000,000 units of an expression and of the 10,000,000 of a binding, hence an
 expression for each audience: 8 audiences need at most 20 calls. Conditions have no variables and are all evaluated, also for
@@ -98,7 +98,7 @@ messageExpression and auditAnnotations have no authorizer.
       reason: Forbidden
     - expression: "!variables.guarded || variables.mark || variables.byGrant || !variables.unknownReason"
       messageExpression: >-
-        'podtoken: the guard does not know the reason for which the API server''s authorizer allows "' + request.userInfo.username
+        'podtoken: the guard does not know the reason for which the API server allows "' + request.userInfo.username
         + '" to create tokens of ' + variables.account + ', and cannot tell it from a grant of podtoken. To exempt the caller, allow it to mint '
         + 'tokens.unguarded.podtoken.dev "' + request.name + '" (see "The guard" in docs/security.md)'
       reason: Forbidden
