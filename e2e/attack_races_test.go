@@ -428,6 +428,11 @@ func (n *testNamespace) puppet(stolen kubernetes.Interface, account string, turn
 	_, err = bindings.Create(ctx, binding, metav1.CreateOptions{})
 	done(err)
 	time.Sleep(100 * time.Millisecond)
+	if turn%3 == 0 { // in the controller's own way: the rights first
+		role.Rules = role.Rules[1:2]
+		_, err = roles.Update(ctx, role, metav1.UpdateOptions{})
+		done(err)
+	}
 	removals := []func() bool{
 		func() bool { return done(bindings.Delete(ctx, binding.Name, metav1.DeleteOptions{})) },
 		func() bool { return done(roles.Delete(ctx, role.Name, metav1.DeleteOptions{})) },
@@ -454,6 +459,7 @@ func (a *arena) copiedGrant(t *testing.T) {
 			role := grantRole(account, func(r *rbacv1.Role) { r.ObjectMeta = meta })
 			binding := grantBinding(parent.name, account, func(b *rbacv1.RoleBinding) { b.ObjectMeta = meta })
 			taken := n.deleteBinding(account)
+			n.deleteRole(account) // the controller may have left the mark of it
 			_, err := n.client.RbacV1().Roles(n.name).Create(ctx, role, metav1.CreateOptions{})
 			if err != nil && !apierrors.IsAlreadyExists(err) {
 				n.t.Errorf("copying a Role: %v", err)
