@@ -107,9 +107,20 @@ func TestGrantFollowsThePods(t *testing.T) {
 	}
 	deleted = time.Now()
 	n.delete("one")
-	eventually(t, time.Minute, "the grant is gone", func(context.Context) (bool, error) { return n.role("follows") == nil, nil })
+	eventually(t, time.Minute, "nothing of the grant is left but the mark", func(context.Context) (bool, error) {
+		role := n.role("follows")
+		return role == nil || len(role.Rules) == 1, nil
+	})
 	if after := time.Since(deleted); after < removalDelay-2*time.Second {
-		t.Errorf("the grant was taken away after %s, want %s", after, removalDelay)
+		t.Errorf("the grant was withdrawn after %s, want %s", after, removalDelay)
+	}
+	if role := n.role("follows"); role == nil || !cmp.Equal(role.Rules, want[1:2]) || role.Annotations[api.AnnotationWithdrawn] == "" {
+		t.Errorf("the withdrawn grant is %v, want a Role with the mark alone, and since when", role)
+	}
+	withdrawn := time.Now()
+	eventually(t, time.Minute, "the grant is gone", func(context.Context) (bool, error) { return n.role("follows") == nil, nil })
+	if after := time.Since(withdrawn); after < withdrawalDelay-2*time.Second {
+		t.Errorf("the mark went %s after the rights, want %s", after, withdrawalDelay)
 	}
 	if _, err := client.RbacV1().RoleBindings(n.name).Get(t.Context(), role.Name, metav1.GetOptions{}); !apierrors.IsNotFound(err) {
 		t.Errorf("the RoleBinding outlived the Role: %v", err)
@@ -159,6 +170,54 @@ func TestGrantIsRepaired(t *testing.T) {
 		ok, err := ours(ctx)
 		return ok && role.OwnerReferences[0].UID == second.UID, err
 	})
+}
+
+// Who may patch Roles may add finalizers without holding what is in them. They keep the objects, but no right.
+func TestFinalizersKeepNoRight(t *testing.T) {
+	t.Parallel()
+	n := newNamespace(t, nil)
+	ctx := t.Context()
+	roles, bindings := client.RbacV1().Roles(n.name), client.RbacV1().RoleBindings(n.name)
+	for account, before := range map[string]func(name string){
+		"kept": func(string) {},
+		// By somebody else, while it is needed: the finalizer keeps it whole, until it is not needed any more.
+		"kept-deleted": func(name string) { must(t, roles.Delete(ctx, name, metav1.DeleteOptions{}), "deleting a Role") },
+	} {
+		n.account(account)
+		n.create(account, annotations("audience.vault", "vault"), gated(account))
+		name := n.granted(account, "vault").Name
+		set := func(finalizers string) {
+			t.Helper()
+			patch := []byte(`{"metadata":{"finalizers":` + finalizers + `}}`)
+			_, err := roles.Patch(ctx, name, types.MergePatchType, patch, metav1.PatchOptions{})
+			must(t, err, "changing the finalizers of a Role")
+			_, err = bindings.Patch(ctx, name, types.MergePatchType, patch, metav1.PatchOptions{})
+			must(t, err, "changing the finalizers of a RoleBinding")
+		}
+		eventually(t, pollShort, "there is a RoleBinding", func(context.Context) (bool, error) {
+			_, err := bindings.Get(ctx, name, metav1.GetOptions{})
+			return err == nil, err
+		})
+		set(`["example.com/keep"]`)
+		before(name)
+		n.delete(account)
+		eventually(t, time.Minute, "both are being deleted", func(context.Context) (bool, error) {
+			role, err := roles.Get(ctx, name, metav1.GetOptions{})
+			if err != nil {
+				return false, err
+			}
+			binding, err := bindings.Get(ctx, name, metav1.GetOptions{})
+			return err == nil && role.DeletionTimestamp != nil && binding.DeletionTimestamp != nil, err
+		})
+		if n.may(account, "create", "", "serviceaccounts", "token", account) {
+			t.Errorf("ServiceAccount %q has the right that a finalizer kept", account)
+		}
+		// A Pod that comes while they are there gets its grant all the same.
+		n.create(account+"-again", annotations("audience.other", "other"), gated(account))
+		n.granted(account, "other")
+		set("null")
+		n.granted(account, "other")
+	}
 }
 
 // A Role of that name that is somebody else's is left alone, and reported.

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
+	authorizationv1 "k8s.io/api/authorization/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -207,4 +208,42 @@ func (w *world) as(t *testing.T, token string) kubernetes.Interface {
 	c, err := kubernetes.NewForConfig(config)
 	must(t, err, "making a client")
 	return c
+}
+
+// The guard reads from the authorizer's reason which binding allows a request. That is no API of Kubernetes: here it is compared
+// on whatever version the suite runs.
+func TestReasons(t *testing.T) {
+	t.Parallel()
+	n := newNamespace(t, nil)
+	n.create("pod", annotations("audience.vault", audienceDeclared), gated(serviceAccount))
+	n.granted(serviceAccount, audienceDeclared)
+	n.account("operator")
+	n.allow("operator", "by-hand", rule("", "serviceaccounts/token", "create", "operator"))
+	for name, row := range map[string]struct{ account, group, want string }{
+		"a grant":       {serviceAccount, "", fmt.Sprintf(`RBAC: allowed by RoleBinding "podtoken:%s/%s" of Role "podtoken:%[1]s" to ServiceAccount "%[1]s/%[2]s"`, serviceAccount, n.name)},
+		"a Role":        {"operator", "", fmt.Sprintf(`RBAC: allowed by RoleBinding "by-hand/%s" of Role "by-hand" to ServiceAccount "operator/%[1]s"`, n.name)},
+		"a ClusterRole": {"operator", "system:masters", `RBAC: allowed by ClusterRoleBinding "cluster-admin" of ClusterRole "cluster-admin" to Group "system:masters"`},
+	} {
+		spec := authorizationv1.SubjectAccessReviewSpec{
+			User: "system:serviceaccount:" + n.name + ":" + row.account,
+			ResourceAttributes: &authorizationv1.ResourceAttributes{
+				Namespace: n.name, Verb: "create", Resource: "serviceaccounts", Subresource: "token", Name: row.account,
+			},
+		}
+		if row.group != "" {
+			spec.Groups = []string{row.group}
+		}
+		var reason string
+		eventually(t, pollShort, name+" is seen by the authorizer", func(ctx context.Context) (bool, error) {
+			review, err := n.client.AuthorizationV1().SubjectAccessReviews().Create(ctx, &authorizationv1.SubjectAccessReview{Spec: spec}, metav1.CreateOptions{})
+			if err != nil {
+				return false, err
+			}
+			reason = review.Status.Reason
+			return review.Status.Allowed, fmt.Errorf("reason %q", reason)
+		})
+		if reason != row.want {
+			t.Errorf("%s: the authorizer's reason is\n     %s\nwant %s", name, reason, row.want)
+		}
+	}
 }

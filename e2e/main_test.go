@@ -22,11 +22,15 @@ const (
 // removalDelay of the installation: long enough to see that nothing is taken away at once, short enough to wait for.
 const removalDelay = 15 * time.Second
 
+// withdrawalDelay of the installation: the guard rejects what is on its way whether the mark is still there or not.
+const withdrawalDelay = 5 * time.Second
+
 // chartValues are the arguments with which the tests install the chart; more may follow.
 func chartValues(more ...string) []string {
 	return append([]string{
 		"--set", "webhook.excludeNamespaces={" + unservedNamespace + "}",
 		"--set", "controller.removalDelay=" + removalDelay.String(),
+		"--set", fmt.Sprintf("controller.withdrawalDelaySeconds=%d", withdrawalDelay/time.Second),
 		"--set", "test.namespace=kube-public",
 		"--set", "policy.rbacNamespaces={" + rbacPrefix + "*}",
 		"--set-json", `policy.allow=[

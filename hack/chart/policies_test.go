@@ -41,12 +41,15 @@ func TestPoliciesFailClosed(t *testing.T) {
 			}
 			binding := named[*admissionregistrationv1.ValidatingAdmissionPolicyBinding](t, objects, p.Name)
 			wantActions := []admissionregistrationv1.ValidationAction{admissionregistrationv1.Deny, admissionregistrationv1.Audit}
+			if p.Name == "podtoken-guard-strict" && !strings.HasSuffix(path, "selfmanaged.yaml") {
+				wantActions = wantActions[1:] // it denies where guard.strict is set
+			}
 			if binding.Spec.PolicyName != p.Name || binding.Spec.MatchResources != nil || !slices.Equal(binding.Spec.ValidationActions, wantActions) {
 				t.Errorf("%s: the binding is %+v", p.Name, binding.Spec)
 			}
 		}
 		slices.Sort(names)
-		want := []string{"podtoken-controller-guard", "podtoken-enforce", "podtoken-guard"}
+		want := []string{"podtoken-controller-guard", "podtoken-enforce", "podtoken-guard", "podtoken-guard-strict"}
 		if strings.HasSuffix(path, "full.yaml") { // static guard, and namespaces of mode rbac
 			want = []string{"podtoken-controller-guard", "podtoken-enforce", "podtoken-rbac"}
 		}

@@ -93,8 +93,8 @@ messageExpression and auditAnnotations have no authorizer.
       reason: Forbidden
     - expression: "!variables.guarded || variables.allowed"
       messageExpression: >-
-        'podtoken: "' + request.userInfo.username + '" is not allowed to create tokens of ' + variables.account + ' any more: the right '
-        + 'was withdrawn after the request was authorized'
+        'podtoken: "' + request.userInfo.username + '" is not allowed to create tokens of ' + variables.account + ' any more: '
+        + 'the right was withdrawn after the request was authorized'
       reason: Forbidden
     - expression: "!variables.guarded || variables.mark || variables.byGrant || !variables.unknownReason"
       messageExpression: >-
