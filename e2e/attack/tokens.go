@@ -30,6 +30,8 @@ type TokenRequest struct {
 	// Unguarded is the code without the guard and with a Role for every ServiceAccount of the namespace: 201, unless the API server itself
 	// has something against it.
 	Unguarded int
+	// Since is the minor version of Kubernetes that has what is asked for; older ones ignore it.
+	Since int
 }
 
 // Parts of the guard's denials.
@@ -37,7 +39,9 @@ const (
 	wantBound    = "may mint only tokens that are bound to the calling pod"
 	wantAudience = `may not mint tokens for audience "`
 	wantLifetime = "may not mint tokens that last "
-	wantEight    = "may mint only tokens of 1 to 8 audiences"
+	// wantGuard is the least: a message with what was asked for in it is too long then, or would have more than one line.
+	wantGuard = "'podtoken-guard'"
+	wantEight = "may mint only tokens of 1 to 8 audiences"
 )
 
 // TokenRequests are what is tried with the sidecar's credential: first what it may have, then everything else.
@@ -71,10 +75,10 @@ func TokenRequests(v Victim) []TokenRequest {
 		denied("a declared audience mixed with the API server's", Spec{[]string{declared, api}, lifetime, own}, wantAudience+api+`"`),
 		denied("more audiences than a token may have", Spec{repeated(declared, 9), lifetime, own}, wantEight),
 		denied("an audience 100,000 times", Spec{repeated(declared, 100_000), lifetime, own}, wantEight),
-		denied("an audience of 2.5 MB", Spec{[]string{strings.Repeat("a", 2_500_000)}, lifetime, own}, "podtoken: "),
+		denied("an audience of 2.5 MB", Spec{[]string{strings.Repeat("a", 2_500_000)}, lifetime, own}, wantGuard),
 		denied("an empty audience", Spec{[]string{""}, lifetime, own}, "none of them empty"),
 		denied("a blank before a declared audience", Spec{[]string{" " + declared}, lifetime, own}, wantAudience+" "+declared),
-		denied("a line break in a declared audience", Spec{[]string{declared + "\n"}, lifetime, own}, wantAudience+declared),
+		denied("a line break in a declared audience", Spec{[]string{declared + "\n"}, lifetime, own}, wantGuard),
 		denied("an audience that stands for all", Spec{[]string{"*"}, lifetime, own}, wantAudience+`*"`),
 		denied("a longer lifetime than declared", Spec{[]string{declared}, lifetime + 1, own}, wantLifetime+fmt.Sprint(lifetime+1)+" s"),
 		denied("a shorter lifetime than declared", Spec{[]string{declared}, 600, own}, wantLifetime+"600 s"),
@@ -97,11 +101,11 @@ func TokenRequests(v Victim) []TokenRequest {
 		// Without the guard the API server compares the uid, where there is one.
 		v.row("a reference with another uid", Spec{[]string{declared}, lifetime, reference(func(r *Reference) { r.UID = v.SiblingUID })}, 403, wantBound, 409),
 		v.row("a reference to a pod in small letters", Spec{[]string{declared}, lifetime, reference(func(r *Reference) { r.Kind = "pod" })}, 403, wantBound, 400),
-		v.raw("an attestation with the own pod", 422, "", 422, v.path(), contentJSON,
-			v.json(`{"audiences":["`+declared+`"],"expirationSeconds":`+fmt.Sprint(lifetime)+`,"boundObjectRef":`+text(own)+`,"attestations":{"admissionReviewAPIGroups":["*"]}}`)),
-		v.raw("an attestation with a webhook", 403, wantBound, 403, v.path(), contentJSON,
+		since(37, v.raw("an attestation with the own pod", 422, "", 422, v.path(), contentJSON,
+			v.json(`{"audiences":["`+declared+`"],"expirationSeconds":`+fmt.Sprint(lifetime)+`,"boundObjectRef":`+text(own)+`,"attestations":{"admissionReviewAPIGroups":["*"]}}`))),
+		since(37, v.raw("an attestation with a webhook", 403, wantBound, 400, v.path(), contentJSON,
 			v.json(`{"audiences":["`+declared+`"],"expirationSeconds":`+fmt.Sprint(lifetime)+`,"attestations":{"admissionReviewAPIGroups":["*"]},"boundObjectRef":`+
-				text(Reference{APIVersion: "admissionregistration.k8s.io/v1", Kind: "MutatingWebhookConfiguration", Name: v.Webhook})+`}`)),
+				text(Reference{APIVersion: "admissionregistration.k8s.io/v1", Kind: "MutatingWebhookConfiguration", Name: v.Webhook})+`}`))),
 		v.raw("a reference twice, the last one null", 403, wantBound, 201, v.path(), contentJSON,
 			v.json(`{"audiences":["`+declared+`"],"expirationSeconds":`+fmt.Sprint(lifetime)+`,"boundObjectRef":`+text(own)+`,"boundObjectRef":null}`)),
 		v.raw("audiences twice, the last ones undeclared", 403, wantAudience+`other"`, 201, v.path(), contentJSON,
@@ -137,7 +141,7 @@ func (v Victim) row(name string, spec Spec, code int, want string, unguarded int
 }
 
 func (v Victim) raw(name string, code int, want string, unguarded int, path, contentType string, body []byte) TokenRequest {
-	return TokenRequest{name, Request{path, []string{contentType}, body}, code, want, unguarded}
+	return TokenRequest{Name: name, Request: Request{path, []string{contentType}, body}, Code: code, Want: want, Unguarded: unguarded}
 }
 
 func (Victim) with(row TokenRequest, header string) TokenRequest {
@@ -159,6 +163,12 @@ func text(value any) string {
 		panic(err)
 	}
 	return string(data)
+}
+
+// since is the row for versions from minor on.
+func since(minor int, row TokenRequest) TokenRequest {
+	row.Since = minor
+	return row
 }
 
 func repeated(value string, times int) []string {
