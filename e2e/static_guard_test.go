@@ -30,7 +30,7 @@ plugins:
 
 // manifests/guard-static.yaml, on the disk of an API server, guards as the policy in the cluster does, and cannot be seen or
 // deleted through the API; and docs/audit-policy.yaml records what it did. In a cluster of its own, whose API server is started with
-// both.
+// both, and with a maximum that makes tokens of one year.
 func TestStaticGuard(t *testing.T) {
 	since(t, 36, "feature ManifestBasedAdmissionControlConfig")
 	root, err := filepath.Abs("..")
@@ -48,6 +48,7 @@ func TestStaticGuard(t *testing.T) {
 	arguments := []string{
 		"--admission-control-config-file=" + file,
 		"--audit-policy-file=" + filepath.Join(root, "docs", "audit-policy.yaml"), "--audit-log-path=" + auditLog, "--audit-log-mode=blocking",
+		clampToYear,
 	}
 	if version(t).Minor == "1.36" {
 		arguments = append(arguments, "--feature-gates=ManifestBasedAdmissionControlConfig=true") // alpha there
@@ -107,6 +108,7 @@ func TestStaticGuard(t *testing.T) {
 			t.Errorf("%s: got %v, want the refusal of the guard on disk", name, err)
 		}
 	}
+	checkClampedLifetime(t, c.RESTConfig(), admin, pod)
 	policies, err := admin.AdmissionregistrationV1().ValidatingAdmissionPolicies().List(ctx, metav1.ListOptions{})
 	must(t, err, "listing policies")
 	if len(policies.Items) != 0 {

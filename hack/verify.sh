@@ -8,7 +8,7 @@ fail() { echo "verify: $1" >&2; failed=1; }
 unformatted=$(git ls-files -z --cached --others --exclude-standard '*.go' | xargs -0 gofmt -l)
 [ -z "$unformatted" ] || fail "not gofmt'ed: $unformatted (run gofmt -w)"
 
-for module in . e2e e2e/clients bench bench/admission hack/alerts hack/supply; do
+for module in . e2e e2e/clients bench bench/admission hack/alerts hack/policies hack/supply; do
   (cd "$module" && go mod tidy -diff >/dev/null) || fail "$module/go.mod or go.sum is not tidy (run 'go mod tidy' in $module)"
   (cd "$module" && go vet ./...) || fail "go vet found problems in $module"
 done

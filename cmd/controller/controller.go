@@ -23,6 +23,7 @@ import (
 
 	"github.com/podtoken/podtoken/internal/config"
 	"github.com/podtoken/podtoken/internal/grant"
+	"github.com/podtoken/podtoken/internal/httpserver"
 	"github.com/podtoken/podtoken/internal/memorylimit"
 	"github.com/podtoken/podtoken/internal/policy"
 	"github.com/podtoken/podtoken/internal/servingcert"
@@ -163,9 +164,11 @@ func (c *controller) Run(ctx context.Context) error {
 	background.Go(func() { c.policy.Watch(running, c.options.reloadInterval) })
 	background.Go(func() { c.identity.Watch(running, c.options.reloadInterval) })
 
-	plain := newPlainServer(c.plainHandler())
+	plain := httpserver.NewServer(httpserver.Plain(c.plainHandler()), c.logger)
 	failed := make(chan error, 1)
-	background.Go(func() { failed <- plain.Serve(listener) })
+	background.Go(func() {
+		failed <- httpserver.NewListener(listener, httpserver.Config{Limits: httpserver.PlainLimits(), Logger: c.logger}).Serve(plain)
+	})
 	defer func() { _ = plain.Close() }()
 
 	stopped := make(chan error, 1)

@@ -33,6 +33,8 @@ type fakeAPI struct {
 	log      []string       // of requests that change something
 	// refuse, if set, returns a status for a request instead of an answer.
 	refuse func(verb, resource, key string) int
+	// most is how many bytes an object may have, 0 for any number: etcd takes 1.5 MiB.
+	most int
 }
 
 type fakeObject map[string]any
@@ -338,6 +340,11 @@ func (f *fakeAPI) change(w http.ResponseWriter, r *http.Request, verb, resource,
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.most > 0 && len(body) > f.most {
+		w.WriteHeader(http.StatusInternalServerError)
+		_, _ = io.WriteString(w, `{"kind":"Status","apiVersion":"v1","status":"Failure","code":500,"message":"etcdserver: request is too large"}`)
+		return
+	}
 	there, exists := f.objects[resource][key]
 	if sent != nil && verb != "delete" {
 		sent.metadata()["namespace"], _, _ = strings.Cut(key, "/")

@@ -12,19 +12,6 @@ import (
 // probeTimeout is less than what the kubelet gives a probe by default, one second.
 const probeTimeout = 500 * time.Millisecond
 
-// newPlainServer returns the server of metrics and probes. Its clients send a few hundred bytes and read at most a few
-// hundred kilobytes, so everything has a tight limit.
-func newPlainServer(handler http.Handler) *http.Server {
-	return &http.Server{
-		Handler:           handler,
-		ReadHeaderTimeout: 5 * time.Second,
-		ReadTimeout:       5 * time.Second,
-		WriteTimeout:      15 * time.Second,
-		IdleTimeout:       90 * time.Second,
-		MaxHeaderBytes:    16 << 10,
-	}
-}
-
 func (c *controller) plainHandler() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(c.registry, promhttp.HandlerOpts{MaxRequestsInFlight: 8}))

@@ -17,7 +17,11 @@ func TestMain(m *testing.M) {
 		main()
 		return
 	}
-	os.Exit(m.Run())
+	code := m.Run()
+	if binaryDirectory != "" {
+		_ = os.RemoveAll(binaryDirectory)
+	}
+	os.Exit(code)
 }
 
 func startProcess(t *testing.T, p *process, args []string) *exec.Cmd {

@@ -25,6 +25,9 @@ type options struct {
 	reloadInterval     time.Duration
 	maxRequestBytes    int64
 	maxInFlight        int
+	maxConnections     int
+	maxPerAddress      int
+	clientCA           string
 	logLevel           string
 }
 
@@ -61,6 +64,13 @@ func (o *options) register(fs *flag.FlagSet) {
 	fs.Int64Var(&o.maxRequestBytes, "max-request-bytes", admission.DefaultMaxRequestBytes, "largest admission review that is read, in `bytes`")
 	fs.IntVar(&o.maxInFlight, "max-in-flight", admission.DefaultMaxInFlight,
 		"`number` of admission reviews that are worked on at once; the API server is told to ask again for more, and for those whose bodies need more than four times --max-request-bytes together")
+	fs.IntVar(&o.maxConnections, "max-connections", defaultMaxConnections,
+		"`number` of connections to the webhook. At the limit, a new connection closes the one that has gone longest without a request. Each connection needs up to 100 KiB of memory")
+	fs.IntVar(&o.maxPerAddress, "max-connections-per-address", defaultMaxPerAddress,
+		"`number` of connections from one address (IPv6: from one /64 prefix). A konnectivity proxy makes all API servers one address")
+	fs.StringVar(&o.clientCA, "client-ca-file", "",
+		"`file` with the certificates, in PEM, of the CA that signs the API servers' client certificates; a new one is taken into use while serving. "+
+			"Clients without such a certificate are rejected. Empty: no client certificate is required")
 	fs.StringVar(&o.logLevel, "log-level", "info", "`level` of the log on stderr: debug (adds pods that are left alone), info, warn or error")
 }
 
@@ -72,6 +82,14 @@ const (
 	minMaxRequestBytes = 64 << 10
 	maxMaxRequestBytes = 64 << 20
 	maxMaxInFlight     = 10000
+	maxMaxConnections  = 100000
+)
+
+// Connections that there may be by default. API servers have one for each review that is under way, and keep 25 each for the
+// next ones; --max-in-flight of them are worked on at once.
+const (
+	defaultMaxConnections = 2 * admission.DefaultMaxInFlight
+	defaultMaxPerAddress  = defaultMaxConnections * 3 / 4
 )
 
 // logLevels are the values of --log-level.
@@ -104,6 +122,10 @@ func (o *options) validate() error {
 		return fmt.Errorf("flag --max-request-bytes: %d is not between %d and %d", o.maxRequestBytes, minMaxRequestBytes, maxMaxRequestBytes)
 	case o.maxInFlight < 1 || o.maxInFlight > maxMaxInFlight:
 		return fmt.Errorf("flag --max-in-flight: %d is not between 1 and %d", o.maxInFlight, maxMaxInFlight)
+	case o.maxConnections < 1 || o.maxConnections > maxMaxConnections:
+		return fmt.Errorf("flag --max-connections: %d is not between 1 and %d", o.maxConnections, maxMaxConnections)
+	case o.maxPerAddress < 1 || o.maxPerAddress > o.maxConnections:
+		return fmt.Errorf("flag --max-connections-per-address: %d is not between 1 and %d (--max-connections)", o.maxPerAddress, o.maxConnections)
 	}
 	if _, ok := logLevels[o.logLevel]; !ok {
 		return fmt.Errorf("flag --log-level: %q is not one of debug, info, warn, error", o.logLevel)

@@ -52,6 +52,8 @@ func TestOptionsAreRefused(t *testing.T) {
 		"--drain-delay=10":                `invalid value "10" for flag -drain-delay: parse error, see -help`,
 		"--reload-interval=0s":            `flag --reload-interval: 0s is not between 10ms and 1m0s`,
 		"--max-request-bytes=1000":        `flag --max-request-bytes: 1000 is not between 65536 and 67108864`,
+		"--max-connections=0":             `flag --max-connections: 0 is not between 1 and 100000`,
+		"--max-connections=100":           `flag --max-connections-per-address: 384 is not between 1 and 100 (--max-connections)`,
 		"--log-level=trace":               `flag --log-level: "trace" is not one of debug, info, warn, error`,
 		"--unknown":                       `flag provided but not defined: -unknown, see -help`,
 		"config.yaml":                     `argument "config.yaml" is not expected: everything is set by flags, see -help`,

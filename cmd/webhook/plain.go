@@ -6,8 +6,10 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -15,20 +17,6 @@ import (
 
 // probeTimeout bounds the handshake with ourselves; the kubelet gives a probe one second by default.
 const probeTimeout = 900 * time.Millisecond
-
-// newPlainServer returns the server of metrics and probes. Its clients send a few hundred bytes and read at most a few
-// hundred kilobytes, so everything has a tight limit.
-func (s *server) newPlainServer(handler http.Handler) *http.Server {
-	return &http.Server{
-		Handler:           handler,
-		ReadHeaderTimeout: 5 * time.Second,
-		ReadTimeout:       5 * time.Second,
-		WriteTimeout:      15 * time.Second,
-		IdleTimeout:       90 * time.Second,
-		MaxHeaderBytes:    16 << 10,
-		ErrorLog:          s.serverLog(),
-	}
-}
 
 func (s *server) plainHandler() http.Handler {
 	mux := http.NewServeMux()
@@ -74,16 +62,20 @@ func (s *server) probeTLS(ctx context.Context, now time.Time) error {
 	if s.certificate.Current() == nil {
 		return errors.New("no serving certificate was read yet")
 	}
-	dialer := tls.Dialer{Config: &tls.Config{
-		MinVersion:         tls.VersionTLS13,
-		InsecureSkipVerify: true, //nolint:gosec // nothing is sent, and what we can know of the certificate is checked below
-	}}
-	connection, err := dialer.DialContext(ctx, "tcp", s.options.webhookBindAddress)
+	wire, err := new(net.Dialer).DialContext(ctx, "tcp", s.options.webhookBindAddress)
 	if err != nil {
 		return fmt.Errorf("connecting to %s: %w", s.options.webhookBindAddress, err)
 	}
-	defer func() { _ = connection.Close() }()
-	served := connection.(*tls.Conn).ConnectionState().PeerCertificates[0] // a server always has one in TLS 1.3
+	defer func() { _ = wire.Close() }()
+	s.probes.add(wire.LocalAddr())
+	connection := tls.Client(wire, &tls.Config{
+		MinVersion:         tls.VersionTLS13,
+		InsecureSkipVerify: true, //nolint:gosec // nothing is sent, and what we can know of the certificate is checked below
+	})
+	if err := connection.HandshakeContext(ctx); err != nil {
+		return fmt.Errorf("connecting to %s: %w", s.options.webhookBindAddress, err)
+	}
+	served := connection.ConnectionState().PeerCertificates[0] // a server always has one in TLS 1.3
 	return checkValidity(served, now)
 }
 
@@ -95,4 +87,18 @@ func checkValidity(certificate *x509.Certificate, now time.Time) error {
 		return fmt.Errorf("the serving certificate expired at %s", certificate.NotAfter.Format(time.RFC3339))
 	}
 	return nil
+}
+
+// probes are the addresses from which the webhook connects to itself. With --client-ca-file these handshakes fail after the
+// certificate was seen, which is nothing to log.
+type probes struct{ addresses sync.Map }
+
+func (p *probes) add(local net.Addr) {
+	p.addresses.Store(local.String(), nil)
+	time.AfterFunc(10*time.Second, func() { p.addresses.Delete(local.String()) }) // the handshake fails after we have gone
+}
+
+func (p *probes) has(remote net.Addr) bool {
+	_, ok := p.addresses.Load(remote.String())
+	return ok
 }

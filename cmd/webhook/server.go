@@ -5,12 +5,10 @@ import (
 	"crypto/tls"
 	"fmt"
 	"io"
-	stdlog "log"
 	"log/slog"
 	"net"
 	"net/http"
 	"runtime"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -20,6 +18,7 @@ import (
 
 	"github.com/podtoken/podtoken/internal/admission"
 	"github.com/podtoken/podtoken/internal/config"
+	"github.com/podtoken/podtoken/internal/httpserver"
 	"github.com/podtoken/podtoken/internal/memorylimit"
 	"github.com/podtoken/podtoken/internal/policy"
 	"github.com/podtoken/podtoken/internal/version"
@@ -38,7 +37,10 @@ type server struct {
 	policy      *config.Store[policy.Policy]
 	identity    *config.Identity
 	certificate *config.Certificate
+	clientCA    *config.ClientCA // nil without --client-ca-file
 	webhook     *http.Server
+	plain       *http.Server
+	probes      probes
 	draining    atomic.Bool
 }
 
@@ -49,6 +51,9 @@ func newServer(o *options, stderr io.Writer) *server {
 	s.policy = config.NewPolicy(o.policy, s.registry, s.logger)
 	s.identity = config.NewIdentity(o.identityToken, s.registry, s.logger)
 	s.certificate = config.NewCertificate(o.certDir, s.registry, s.logger)
+	if o.clientCA != "" {
+		s.clientCA = config.NewClientCA(o.clientCA, s.registry, s.logger)
+	}
 
 	mux := http.NewServeMux()
 	mux.Handle(webhookPath, s.closeWhileDraining(admission.NewHandler(admission.Config{
@@ -62,7 +67,9 @@ func newServer(o *options, stderr io.Writer) *server {
 		MaxInFlight:        o.maxInFlight,
 		MaxDuration:        admission.DefaultMaxDuration,
 	})))
-	s.webhook = s.newWebhookServer(mux)
+	mux.HandleFunc("/", notFound)
+	s.webhook = httpserver.NewServer(mux, s.logger)
+	s.plain = httpserver.NewServer(httpserver.Plain(s.plainHandler()), s.logger)
 	return s
 }
 
@@ -78,39 +85,32 @@ func newRegistry() *prometheus.Registry {
 	return registry
 }
 
-// newWebhookServer returns the server of reviews. The handler gives every review a deadline, so that only a connection's
-// header and its rest between two reviews are bounded here.
-//
-// It is net/http's own server: controller-runtime's adds nothing that we use, and links client-go with all its types, which
-// was more than half of the binary and a third of the memory.
-func (s *server) newWebhookServer(handler http.Handler) *http.Server {
-	return &http.Server{
-		Handler: handler,
-		TLSConfig: &tls.Config{
-			MinVersion:     tls.VersionTLS13,
-			GetCertificate: s.certificate.GetCertificate,
-			// The API server speaks HTTP/1.1 to webhooks behind a Service, HTTP/2 to those at https://localhost
-			// (k8s.io/apiserver@v0.37.2/pkg/util/webhook/client.go).
-			NextProtos: []string{"h2", "http/1.1"},
-			// It never resumes a session, so tickets would only make handshakes longer.
-			SessionTicketsDisabled: true,
-		},
-		ReadHeaderTimeout: 30 * time.Second,
-		// The API server's client closes what was idle for 90 s. If we closed first, a review could meet a connection that ends.
-		IdleTimeout:    2 * time.Minute,
-		MaxHeaderBytes: 64 << 10,
-		ErrorLog:       s.serverLog(),
+// newListener returns what accepts the connections of the webhook. It speaks HTTP/1.1, as API servers do with webhooks
+// behind a Service. Those at https://localhost they offer HTTP/2 as well, and take HTTP/1.1
+// (k8s.io/apiserver@v0.37.2/pkg/util/webhook/client.go).
+func (s *server) newListener(inner net.Listener) *httpserver.Listener {
+	settings := &tls.Config{
+		MinVersion:     tls.VersionTLS13,
+		GetCertificate: s.certificate.GetCertificate,
+		NextProtos:     []string{"http/1.1"},
+		// An API server never resumes a session, so tickets would only make handshakes longer.
+		SessionTicketsDisabled: true,
 	}
+	if s.clientCA != nil {
+		settings = s.clientCA.Require(settings)
+	}
+	return httpserver.NewListener(inner, httpserver.Config{
+		Limits: httpserver.Limits{Connections: s.options.maxConnections, PerAddress: s.options.maxPerAddress},
+		TLS:    settings,
+		Logger: s.logger,
+		Quiet:  s.probes.has,
+	})
 }
 
-// serverLog takes the lines that net/http's servers write, mostly about failed TLS handshakes.
-func (s *server) serverLog() *stdlog.Logger { return stdlog.New(serverLines{s.logger}, "", 0) }
-
-type serverLines struct{ logger *slog.Logger }
-
-func (l serverLines) Write(line []byte) (int, error) {
-	l.logger.Warn("HTTP server had a problem with a connection", "problem", strings.TrimSpace(string(line)))
-	return len(line), nil
+// notFound answers what is not for the webhook, and keeps no connection for it.
+func notFound(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Connection", "close")
+	http.NotFound(w, r)
 }
 
 // closeWhileDraining tells clients to take their next request to another replica.
@@ -140,6 +140,11 @@ func (s *server) Run(ctx context.Context) error {
 	if err := s.identity.Load(); err != nil {
 		return fmt.Errorf("loading our own token: %w", err)
 	}
+	if s.clientCA != nil {
+		if err := s.clientCA.Load(); err != nil {
+			return fmt.Errorf("loading the CA of client certificates: %w", err)
+		}
+	}
 	if err := s.certificate.Load(); err != nil {
 		// Not fatal: whoever writes the certificate may be later than we are. Not ready until it is there.
 		s.logger.Warn("Waiting for a serving certificate", "error", err)
@@ -163,14 +168,16 @@ func (s *server) Run(ctx context.Context) error {
 	background.Go(func() { s.policy.Watch(serving, s.options.reloadInterval) })
 	background.Go(func() { s.identity.Watch(serving, s.options.reloadInterval) })
 	background.Go(func() { s.certificate.Watch(serving, s.options.reloadInterval) })
+	if s.clientCA != nil {
+		background.Go(func() { s.clientCA.Watch(serving, s.options.reloadInterval) })
+	}
 
-	plain := s.newPlainServer(s.plainHandler())
 	failed := make(chan error, 2)
-	background.Go(func() { failed <- fmt.Errorf("serving on --http-bind-address: %w", plain.Serve(plainListener)) })
-	defer func() { _ = plain.Close() }()
-	background.Go(func() {
-		failed <- fmt.Errorf("serving on --webhook-bind-address: %w", s.webhook.ServeTLS(webhookListener, "", ""))
-	})
+	plain := httpserver.NewListener(plainListener, httpserver.Config{Limits: httpserver.PlainLimits(), Logger: s.logger})
+	background.Go(func() { failed <- fmt.Errorf("serving on --http-bind-address: %w", plain.Serve(s.plain)) })
+	defer func() { _ = s.plain.Close() }()
+	webhook := s.newListener(webhookListener)
+	background.Go(func() { failed <- fmt.Errorf("serving on --webhook-bind-address: %w", webhook.Serve(s.webhook)) })
 	defer func() { _ = s.webhook.Close() }()
 	s.logger.Info("Serving", "version", version.Version, "webhookAddress", s.options.webhookBindAddress, "httpAddress", s.options.httpBindAddress)
 

@@ -19,7 +19,7 @@ func TestServesReviews(t *testing.T) {
 	p, args := prepare(t)
 	p.start(t, args)
 	eventually(t, "ready", p.ready)
-	for name, http2 := range map[string]bool{"HTTP/1.1": false, "HTTP/2": true} {
+	for name, http2 := range map[string]bool{"HTTP/1.1": false, "HTTP/2 is offered": true} {
 		t.Run(name, func(t *testing.T) {
 			response, body, err := p.review(review, http2)
 			if err != nil {
@@ -28,11 +28,16 @@ func TestServesReviews(t *testing.T) {
 			if response.StatusCode != http.StatusOK || !strings.Contains(body, `"allowed":true`) || !strings.Contains(body, `"patch":`) {
 				t.Errorf("got %d %s", response.StatusCode, body)
 			}
-			if got := response.ProtoMajor; got == 2 != http2 {
-				t.Errorf("HTTP/%d", got)
+			if response.ProtoMajor != 1 {
+				t.Errorf("HTTP/%d: with HTTP/2 one connection would be many callers", response.ProtoMajor)
 			}
 		})
 	}
+	t.Run("HTTP/2 only", func(t *testing.T) {
+		if _, err := p.dial(t, func(c *tls.Config) { c.NextProtos = []string{"h2"} }); err == nil || !strings.Contains(err.Error(), "no application protocol") {
+			t.Errorf("dial: %v, want no application protocol", err)
+		}
+	})
 	if err := p.hasMetric(`podtoken_admission_reviews_total{outcome="Injected",reason="Sidecar"} 2`); err != nil {
 		t.Error(err)
 	}
@@ -73,7 +78,7 @@ func TestServesOnlyTLS13(t *testing.T) {
 		t.Error("TLS 1.2 is served")
 	}
 	eventually(t, "the failed handshake is logged", func() error {
-		if !strings.Contains(p.log.String(), `"problem":"http: TLS handshake error`) {
+		if !regexp.MustCompile(`"TLS handshake failed","remoteAddress":"127.0.0.1:[0-9]+","error":"tls: client offered only unsupported versions`).MatchString(p.log.String()) {
 			return errors.New("it is not")
 		}
 		return nil
@@ -179,6 +184,22 @@ func TestRunFailsAtOnce(t *testing.T) {
 			spoil: func(t *testing.T, p *process) { p.write(t, "token", "x") },
 			want:  `loading our own token: reading "DIR/token": a token has 3 segments, this has 1; the file must hold`,
 		},
+		"a CA of client certificates that is none": {
+			spoil: func(t *testing.T, p *process) { p.write(t, "client-ca.crt", "-----BEGIN CERTIFICATE-----") },
+			args:  []string{"--client-ca-file=DIR/client-ca.crt"},
+			want:  `loading the CA of client certificates: reading "DIR/client-ca.crt": there is no certificate in PEM; the file must hold the certificates of the CA`,
+		},
+		"the CA's key, which does not belong there": {
+			spoil: func(t *testing.T, p *process) {
+				key, err := os.ReadFile(filepath.Join(p.dir, "tls.key"))
+				if err != nil {
+					t.Fatal(err)
+				}
+				p.write(t, "client-ca.crt", string(key))
+			},
+			args: []string{"--client-ca-file=DIR/client-ca.crt"},
+			want: `loading the CA of client certificates: reading "DIR/client-ca.crt": a block of type "PRIVATE KEY" is not a CERTIFICATE; the file must hold`,
+		},
 		"webhook address in use": {
 			spoil: func(t *testing.T, p *process) { p.webhook = p.http },
 			want:  `listening on --webhook-bind-address: listen tcp .*: address already in use`,
@@ -195,7 +216,10 @@ func TestRunFailsAtOnce(t *testing.T) {
 				test.spoil(t, p)
 			}
 			args = append(args, "--webhook-bind-address="+p.webhook)
-			err := run(t.Context(), append(args, test.args...), io.Discard)
+			for _, arg := range test.args {
+				args = append(args, strings.ReplaceAll(arg, "DIR", p.dir))
+			}
+			err := run(t.Context(), args, io.Discard)
 			if err == nil || !regexp.MustCompile(strings.ReplaceAll(test.want, "DIR", regexp.QuoteMeta(p.dir))).MatchString(err.Error()) {
 				t.Errorf("run() = %v, want %s", err, test.want)
 			}

@@ -1,6 +1,8 @@
 package alerts
 
 import (
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -59,6 +61,62 @@ func TestJobs(t *testing.T) {
 		if !jobs[job] {
 			t.Errorf("no monitor makes the job %s", job)
 		}
+	}
+}
+
+// What a pod serves on its port can be anything. Its labels do not become the target's, of its metrics only those of a sidecar stay,
+// and there are not more of them, nor longer ones, than the largest sidecar has.
+func TestPodMonitorTakesTheSidecarsMetricsOnly(t *testing.T) {
+	monitors := rendered[monitoringv1.PodMonitor](t, "PodMonitor")
+	if len(monitors) != 1 || len(monitors[0].Spec.PodMetricsEndpoints) != 1 {
+		t.Fatalf("%d PodMonitors", len(monitors))
+	}
+	spec := monitors[0].Spec
+	endpoint := spec.PodMetricsEndpoints[0]
+	if endpoint.HonorLabels || len(endpoint.MetricRelabelConfigs) != 1 {
+		t.Fatalf("%+v", endpoint)
+	}
+	keep := endpoint.MetricRelabelConfigs[0]
+	if keep.Action != "keep" || !slices.Equal(keep.SourceLabels, []monitoringv1.LabelName{"__name__"}) {
+		t.Errorf("%+v", keep)
+	}
+	regex := regexp.MustCompile("^(?:" + keep.Regex + ")$") // as Prometheus does
+	for name, metrics := range exported(t) {
+		for _, m := range metrics {
+			if sidecars := m.job == "podtoken-sidecar"; name != "up" && regex.MatchString(name) != sidecars {
+				t.Errorf("%s of the job %s is kept: %v", name, m.job, !sidecars)
+			}
+		}
+	}
+
+	var own, ofTokens, labels int64
+	tokens := map[string]bool{}
+	for name, metrics := range exported(t) {
+		for _, m := range metrics {
+			if m.job != "podtoken-sidecar" || name == "up" {
+				continue
+			}
+			for _, set := range m.series {
+				labels = max(labels, int64(len(set)))
+				if token, ok := set["token"]; ok {
+					ofTokens++
+					tokens[token] = true
+				} else {
+					own++
+				}
+			}
+		}
+	}
+	const maxPerPod = 4 // tokens.maxPerPod of the golden file
+	if need := own + maxPerPod*ofTokens/int64(len(tokens)); *spec.SampleLimit < need || *spec.SampleLimit > 3*need {
+		t.Errorf("sampleLimit is %d, a sidecar with %d tokens has %d series", *spec.SampleLimit, maxPerPod, need)
+	}
+	// The name of the metric is a label, too. Some more are given by who runs Prometheus (podTargetLabels).
+	if need := labels + int64(len(ofTarget)) + 1; *spec.LabelLimit < 2*need {
+		t.Errorf("labelLimit is %d, a series has %d labels at least", *spec.LabelLimit, need)
+	}
+	if *spec.LabelNameLengthLimit < 64 || *spec.LabelValueLengthLimit < 253 { // a pod's name
+		t.Errorf("labelNameLengthLimit is %d, labelValueLengthLimit %d", *spec.LabelNameLengthLimit, *spec.LabelValueLengthLimit)
 	}
 }
 

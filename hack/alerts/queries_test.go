@@ -2,6 +2,7 @@ package alerts
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -26,7 +27,101 @@ func queries(t *testing.T) map[string]string {
 			all[fmt.Sprintf("panel %s, query %s", panel.Title, target.RefID)] = withoutVariables.Replace(target.Expr)
 		}
 	}
+	for _, v := range readDashboard(t).Templating.List {
+		if v.Type != "query" {
+			continue
+		}
+		parts := variableQuery.FindStringSubmatch(v.Definition)
+		if parts == nil {
+			t.Fatalf("variable %s has the query %s, want label_values(SELECTOR, LABEL)", v.Name, v.Definition)
+		}
+		all["variable "+v.Name] = parts[1]
+	}
 	return all
+}
+
+// Every selector names the jobs whose metric it means. Otherwise any pod could raise an alert about the controller: it only has to
+// export a metric of that name.
+func TestQueriesNameTheirJobs(t *testing.T) {
+	all := exported(t)
+	for where, query := range queries(t) {
+		for _, problem := range checkJobs(all, query) {
+			t.Errorf("%s: %s", where, problem)
+		}
+	}
+}
+
+// TestCheckJobs keeps the check itself honest.
+func TestCheckJobs(t *testing.T) {
+	all := exported(t)
+	for query, want := range map[string]string{
+		`podtoken_guard_present{job="podtoken-controller"} == 0 and on (job, instance) podtoken_controller_leading{job="podtoken-controller"} == 1`: ``,
+		`sum(rate(podtoken_grant_reconciles_total{job="podtoken-controller"}[5m])) or vector(0)`:                                                    ``,
+		`podtoken_build_info{job=~"podtoken-(webhook|controller)"}`:                                                                                 ``,
+		`up{job="podtoken-webhook"}`:                                             ``,
+		`apiserver_admission_webhook_rejection_count{job!~"podtoken-.*"}`:        ``,
+		`apiserver_admission_webhook_rejection_count{job="apiserver"}`:           ``,
+		`podtoken_guard_present == 0`:                                            `podtoken_guard_present names no job`,
+		`max(podtoken_grants) + max(podtoken_grants{job="podtoken-controller"})`: `podtoken_grants names no job`,
+		`absent(up == 1)`: `up names no job`,
+		`increase(podtoken_grant_reconciles_total[10m])`:                                  `podtoken_grant_reconciles_total names no job`,
+		`podtoken_grants{job!=""}`:                                                        `podtoken_grants{job!=""} may be of the job podtoken-sidecar; podtoken_grants{job!=""} may be of the job podtoken-webhook; podtoken_grants{job!=""} may be of the job shop/cart`,
+		`podtoken_grants{job=~"podtoken-.*"}`:                                             `podtoken_grants{job=~"podtoken-.*"} may be of the job podtoken-sidecar; podtoken_grants{job=~"podtoken-.*"} may be of the job podtoken-webhook`,
+		`podtoken_grants{job=~".*controller",namespace="n"}`:                              ``,
+		`podtoken_sidecar_build_info{job!~"podtoken-(webhook|controller)"}`:               `podtoken_sidecar_build_info{job!~"podtoken-(webhook|controller)"} may be of the job shop/cart`,
+		`apiserver_admission_webhook_rejection_count`:                                     `apiserver_admission_webhook_rejection_count names no job`,
+		`apiserver_admission_webhook_rejection_count{job!="podtoken-sidecar"}`:            `apiserver_admission_webhook_rejection_count{job!="podtoken-sidecar"} may be of the job podtoken-controller; apiserver_admission_webhook_rejection_count{job!="podtoken-sidecar"} may be of the job podtoken-webhook`,
+		`podtoken_config_reloads_total{job="podtoken-webhook",job=~".*"} > time() @ end(`: `1:80: parse error: unclosed left parenthesis`,
+	} {
+		if got := strings.Join(checkJobs(all, query), "; "); got != want {
+			t.Errorf("%s: got %q, want %q", query, got, want)
+		}
+	}
+}
+
+// elsewhere is a job that somebody's own monitor makes.
+const elsewhere = "shop/cart"
+
+// checkJobs returns the selectors of a query that name no job, or match jobs that do not export the metric.
+func checkJobs(all map[string][]metric, query string) []string {
+	selectors, err := selectorsOf(query)
+	if err != nil {
+		return []string{err.Error()}
+	}
+	var problems []string
+	for _, n := range selectors {
+		if !slices.ContainsFunc(n.LabelMatchers, func(m *labels.Matcher) bool { return m.Name == "job" }) {
+			problems = append(problems, n.Name+" names no job")
+			continue
+		}
+		for _, job := range append(slices.Sorted(maps.Keys(expositions)), elsewhere) {
+			exports := slices.ContainsFunc(all[n.Name], func(m metric) bool { return m.job == job })
+			// The job of API servers is any that is not podtoken's.
+			exports = exports || job == elsewhere && slices.ContainsFunc(all[n.Name], func(m metric) bool { return m.job == "apiserver" })
+			if matchesJob(n, job) && !exports {
+				problems = append(problems, fmt.Sprintf("%s may be of the job %s", n, job))
+			}
+		}
+	}
+	return problems
+}
+
+func selectorsOf(query string) (selectors []*parser.VectorSelector, err error) {
+	expr, err := promQL.ParseExpr(query)
+	if err != nil {
+		return nil, err
+	}
+	parser.Inspect(expr, func(node parser.Node, _ []parser.Node) error {
+		if n, ok := node.(*parser.VectorSelector); ok {
+			selectors = append(selectors, n)
+		}
+		return nil
+	})
+	return selectors, nil
+}
+
+func matchesJob(n *parser.VectorSelector, job string) bool {
+	return !slices.ContainsFunc(n.LabelMatchers, func(m *labels.Matcher) bool { return m.Name == "job" && !m.Matches(job) })
 }
 
 // Whatever a query names is exported, and so is each value of a label that it asks for.
@@ -128,6 +223,9 @@ func TestScenariosAreOfWhatIsExported(t *testing.T) {
 				if err != nil {
 					t.Errorf("%s, %s: %v", name, what, err)
 					continue
+				}
+				if series.Get("job") == "" {
+					t.Errorf("%s, %s: %s has no job, so that no query finds it", name, what, series)
 				}
 				for _, problem := range check(all, selector(series)) {
 					t.Errorf("%s, %s: %s", name, what, problem)

@@ -44,94 +44,94 @@ var webhookScenarios = map[string]map[string]scenario{
 	},
 	"PodtokenWebhookUnreachable": {
 		"a certificate that API servers do not trust": {
-			series: `apiserver_admission_webhook_rejection_count{instance="k",name="pods.podtoken.dev",type="admit",operation="CREATE",error_type="calling_webhook_error",rejection_code="500"} _x5 1+1x54`,
+			series: `apiserver_admission_webhook_rejection_count{job="apiserver",instance="k",name="pods.podtoken.dev",type="admit",operation="CREATE",error_type="calling_webhook_error",rejection_code="500"} _x5 1+1x54`,
 			fires:  []string{`{name="pods.podtoken.dev"}`},
 			after:  16 * time.Minute,
 		},
 		"a moment of an update": {
-			series: `apiserver_admission_webhook_rejection_count{instance="k",name="pods.podtoken.dev",type="admit",operation="CREATE",error_type="calling_webhook_error",rejection_code="500"} 1x9 5x50`,
+			series: `apiserver_admission_webhook_rejection_count{job="apiserver",instance="k",name="pods.podtoken.dev",type="admit",operation="CREATE",error_type="calling_webhook_error",rejection_code="500"} 1x9 5x50`,
 		},
 		"denials, and another's webhook": {
 			series: `
-				apiserver_admission_webhook_rejection_count{instance="k",name="pods.podtoken.dev",type="admit",operation="CREATE",error_type="no_error",rejection_code="403"} 0+5x60
-				apiserver_admission_webhook_rejection_count{instance="k",name="other.example.com",type="admit",operation="CREATE",error_type="calling_webhook_error",rejection_code="500"} 0+5x60`,
+				apiserver_admission_webhook_rejection_count{job="apiserver",instance="k",name="pods.podtoken.dev",type="admit",operation="CREATE",error_type="no_error",rejection_code="403"} 0+5x60
+				apiserver_admission_webhook_rejection_count{job="apiserver",instance="k",name="other.example.com",type="admit",operation="CREATE",error_type="calling_webhook_error",rejection_code="500"} 0+5x60`,
 		},
 	},
 	"PodtokenWebhookErrors": {
 		"one every five minutes": {
-			series: `podtoken_admission_reviews_total{namespace="n",pod="a",outcome="Error",reason="Internal"} 0+0x4 1+0x4 2+0x4 3+0x4 4+0x4 5+0x4 6+0x4 7+0x24`,
+			series: `podtoken_admission_reviews_total{job="podtoken-webhook",namespace="n",pod="a",outcome="Error",reason="Internal"} 0+0x4 1+0x4 2+0x4 3+0x4 4+0x4 5+0x4 6+0x4 7+0x24`,
 			fires:  []string{`{namespace="n", reason="Internal"}`},
 		},
 		"one": {
-			series: `podtoken_admission_reviews_total{namespace="n",pod="a",outcome="Error",reason="Deadline"} 0x10 1x49`,
+			series: `podtoken_admission_reviews_total{job="podtoken-webhook",namespace="n",pod="a",outcome="Error",reason="Deadline"} 0x10 1x49`,
 		},
 		"denials are the authors' business": {
-			series: `podtoken_admission_reviews_total{namespace="n",pod="a",outcome="Denied",reason="NotAllowed"} 0+100x60`,
+			series: `podtoken_admission_reviews_total{job="podtoken-webhook",namespace="n",pod="a",outcome="Denied",reason="NotAllowed"} 0+100x60`,
 		},
 	},
 	"PodtokenWebhookSlow": {
 		"two in a hundred take more than a second": {
 			series: `
-				podtoken_admission_review_duration_seconds_bucket{namespace="n",pod="a",le="0.001"} 0+98x60
-				podtoken_admission_review_duration_seconds_bucket{namespace="n",pod="a",le="1"} 0+98x60
-				podtoken_admission_review_duration_seconds_bucket{namespace="n",pod="a",le="5"} 0+100x60
-				podtoken_admission_review_duration_seconds_bucket{namespace="n",pod="a",le="+Inf"} 0+100x60`,
+				podtoken_admission_review_duration_seconds_bucket{job="podtoken-webhook",namespace="n",pod="a",le="0.001"} 0+98x60
+				podtoken_admission_review_duration_seconds_bucket{job="podtoken-webhook",namespace="n",pod="a",le="1"} 0+98x60
+				podtoken_admission_review_duration_seconds_bucket{job="podtoken-webhook",namespace="n",pod="a",le="5"} 0+100x60
+				podtoken_admission_review_duration_seconds_bucket{job="podtoken-webhook",namespace="n",pod="a",le="+Inf"} 0+100x60`,
 			fires: []string{`{namespace="n"}`},
 			after: 11 * time.Minute,
 		},
 		"one slow one among few": {
 			series: `
-				podtoken_admission_review_duration_seconds_bucket{namespace="n",pod="a",le="1"} 0x60
-				podtoken_admission_review_duration_seconds_bucket{namespace="n",pod="a",le="5"} 0x20 1x39
-				podtoken_admission_review_duration_seconds_bucket{namespace="n",pod="a",le="+Inf"} 0x20 1x39`,
+				podtoken_admission_review_duration_seconds_bucket{job="podtoken-webhook",namespace="n",pod="a",le="1"} 0x60
+				podtoken_admission_review_duration_seconds_bucket{job="podtoken-webhook",namespace="n",pod="a",le="5"} 0x20 1x39
+				podtoken_admission_review_duration_seconds_bucket{job="podtoken-webhook",namespace="n",pod="a",le="+Inf"} 0x20 1x39`,
 		},
 		"as it should be": {
 			series: `
-				podtoken_admission_review_duration_seconds_bucket{namespace="n",pod="a",le="0.001"} 0+99x60
-				podtoken_admission_review_duration_seconds_bucket{namespace="n",pod="a",le="1"} 0+100x60
-				podtoken_admission_review_duration_seconds_bucket{namespace="n",pod="a",le="+Inf"} 0+100x60`,
+				podtoken_admission_review_duration_seconds_bucket{job="podtoken-webhook",namespace="n",pod="a",le="0.001"} 0+99x60
+				podtoken_admission_review_duration_seconds_bucket{job="podtoken-webhook",namespace="n",pod="a",le="1"} 0+100x60
+				podtoken_admission_review_duration_seconds_bucket{job="podtoken-webhook",namespace="n",pod="a",le="+Inf"} 0+100x60`,
 		},
 		"nothing to do": {
-			series: `podtoken_admission_review_duration_seconds_bucket{namespace="n",pod="a",le="+Inf"} 0x60`,
+			series: `podtoken_admission_review_duration_seconds_bucket{job="podtoken-webhook",namespace="n",pod="a",le="+Inf"} 0x60`,
 		},
 	},
 	"PodtokenCertificateEndsSoon": {
 		// Ten hours, of which the last begins at minute 10.
 		"less than a tenth is left": {
 			series: `
-				podtoken_certificate_start_timestamp_seconds{namespace="n",instance="a"} -31800x60
-				podtoken_certificate_expiry_timestamp_seconds{namespace="n",instance="a"} 4200x60`,
-			fires: []string{`{instance="a", namespace="n"}`},
+				podtoken_certificate_start_timestamp_seconds{job="podtoken-webhook",namespace="n",instance="a"} -31800x60
+				podtoken_certificate_expiry_timestamp_seconds{job="podtoken-webhook",namespace="n",instance="a"} 4200x60`,
+			fires: []string{`{instance="a", job="podtoken-webhook", namespace="n"}`},
 			after: 16 * time.Minute,
 		},
 		"a third is left": {
 			series: `
-				podtoken_certificate_start_timestamp_seconds{namespace="n",instance="a"} -36000x60
-				podtoken_certificate_expiry_timestamp_seconds{namespace="n",instance="a"} 18000x60`,
+				podtoken_certificate_start_timestamp_seconds{job="podtoken-webhook",namespace="n",instance="a"} -36000x60
+				podtoken_certificate_expiry_timestamp_seconds{job="podtoken-webhook",namespace="n",instance="a"} 18000x60`,
 		},
 		"the shortest that the chart takes, renewed as late as it may be": {
 			series: `
-				podtoken_certificate_start_timestamp_seconds{namespace="n",instance="a"} -3000x4 300x55
-				podtoken_certificate_expiry_timestamp_seconds{namespace="n",instance="a"} 600x4 3900x55`,
+				podtoken_certificate_start_timestamp_seconds{job="podtoken-webhook",namespace="n",instance="a"} -3000x4 300x55
+				podtoken_certificate_expiry_timestamp_seconds{job="podtoken-webhook",namespace="n",instance="a"} 600x4 3900x55`,
 		},
 		"it has ended, of which another alert tells": {
 			series: `
-				podtoken_certificate_start_timestamp_seconds{namespace="n",instance="a"} -3600x60
-				podtoken_certificate_expiry_timestamp_seconds{namespace="n",instance="a"} 0x60`,
+				podtoken_certificate_start_timestamp_seconds{job="podtoken-webhook",namespace="n",instance="a"} -3600x60
+				podtoken_certificate_expiry_timestamp_seconds{job="podtoken-webhook",namespace="n",instance="a"} 0x60`,
 		},
 	},
 	"PodtokenCertificateExpired": {
 		"it ends after half an hour": {
-			series: `podtoken_certificate_expiry_timestamp_seconds{namespace="n",instance="a"} 1800x60`,
-			fires:  []string{`{instance="a", namespace="n"}`},
+			series: `podtoken_certificate_expiry_timestamp_seconds{job="podtoken-webhook",namespace="n",instance="a"} 1800x60`,
+			fires:  []string{`{instance="a", job="podtoken-webhook", namespace="n"}`},
 			after:  32 * time.Minute,
 		},
 		"there is none": {
-			series: `podtoken_certificate_expiry_timestamp_seconds{namespace="n",instance="a"} 0x60`,
-			fires:  []string{`{instance="a", namespace="n"}`},
+			series: `podtoken_certificate_expiry_timestamp_seconds{job="podtoken-webhook",namespace="n",instance="a"} 0x60`,
+			fires:  []string{`{instance="a", job="podtoken-webhook", namespace="n"}`},
 		},
 		"it is renewed": {
-			series: `podtoken_certificate_expiry_timestamp_seconds{namespace="n",instance="a"} 1800x28 9000x31`,
+			series: `podtoken_certificate_expiry_timestamp_seconds{job="podtoken-webhook",namespace="n",instance="a"} 1800x28 9000x31`,
 		},
 	},
 	"PodtokenReloadFailed": {

@@ -220,11 +220,15 @@ func TestReferences(t *testing.T) {
 			named[*rbacv1.Role](t, objects, binding.RoleRef.Name)
 			named[*corev1.ServiceAccount](t, objects, binding.Subjects[0].Name)
 		}
+		for _, schema := range all[*flowcontrolv1.FlowSchema](objects) {
+			named[*flowcontrolv1.PriorityLevelConfiguration](t, objects, schema.Spec.PriorityLevelConfiguration.Name)
+		}
 		for _, object := range objects {
 			wantNamespace := "podtoken-system"
 			switch object.(type) {
 			case *corev1.Namespace, *admissionregistrationv1.MutatingWebhookConfiguration, *rbacv1.ClusterRole, *rbacv1.ClusterRoleBinding,
-				*admissionregistrationv1.ValidatingAdmissionPolicy, *admissionregistrationv1.ValidatingAdmissionPolicyBinding, *flowcontrolv1.FlowSchema:
+				*admissionregistrationv1.ValidatingAdmissionPolicy, *admissionregistrationv1.ValidatingAdmissionPolicyBinding,
+				*flowcontrolv1.FlowSchema, *flowcontrolv1.PriorityLevelConfiguration:
 				wantNamespace = ""
 			case *corev1.Pod: // of the test
 				if wantNamespace = "default"; strings.HasSuffix(path, "full.yaml") {

@@ -75,6 +75,12 @@ type monitor struct {
 		Selector            metav1.LabelSelector `json:"selector"`
 		Endpoints           []endpoint           `json:"endpoints"`
 		PodMetricsEndpoints []endpoint           `json:"podMetricsEndpoints"`
+
+		SampleLimit           int64  `json:"sampleLimit"`
+		LabelLimit            int64  `json:"labelLimit"`
+		LabelNameLengthLimit  int64  `json:"labelNameLengthLimit"`
+		LabelValueLengthLimit int64  `json:"labelValueLengthLimit"`
+		BodySizeLimit         string `json:"bodySizeLimit"`
 	} `json:"spec"`
 }
 
@@ -88,6 +94,12 @@ type endpoint struct {
 		TargetLabel string `json:"targetLabel"`
 		Replacement string `json:"replacement"`
 	} `json:"relabelings"`
+	HonorLabels       bool `json:"honorLabels"`
+	MetricRelabelings []struct {
+		Action       string   `json:"action"`
+		SourceLabels []string `json:"sourceLabels"`
+		Regex        string   `json:"regex"`
+	} `json:"metricRelabelings"`
 }
 
 type prometheusRule struct {
@@ -113,6 +125,7 @@ var kinds = map[string]func() metav1.Object{
 	"policy/v1/PodDisruptionBudget":      func() metav1.Object { return &policyv1.PodDisruptionBudget{} },
 	"networking.k8s.io/v1/NetworkPolicy": func() metav1.Object { return &networkingv1.NetworkPolicy{} },
 	"flowcontrol.apiserver.k8s.io/v1/FlowSchema":                       func() metav1.Object { return &flowcontrolv1.FlowSchema{} },
+	"flowcontrol.apiserver.k8s.io/v1/PriorityLevelConfiguration":       func() metav1.Object { return &flowcontrolv1.PriorityLevelConfiguration{} },
 	"rbac.authorization.k8s.io/v1/Role":                                func() metav1.Object { return &rbacv1.Role{} },
 	"rbac.authorization.k8s.io/v1/RoleBinding":                         func() metav1.Object { return &rbacv1.RoleBinding{} },
 	"rbac.authorization.k8s.io/v1/ClusterRole":                         func() metav1.Object { return &rbacv1.ClusterRole{} },

@@ -12,6 +12,7 @@ import (
 
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/version"
 	"k8s.io/apimachinery/pkg/util/yaml"
 	"k8s.io/apiserver/pkg/admission"
 	admissionauthorizer "k8s.io/apiserver/pkg/admission/plugin/authorizer"
@@ -52,8 +53,12 @@ func Load(file string) (*Policy, error) {
 // Compile compiles a policy as the API server does (k8s.io/apiserver@v0.37.2/pkg/admission/plugin/policy/validating/plugin.go,
 // compilePolicy, which is not exported). Messages have no authorizer there.
 func Compile(policy *admissionv1.ValidatingAdmissionPolicy) (*Policy, error) {
-	env := environment.MustBaseEnvSet(environment.DefaultCompatibilityVersion())
-	compiler, err := cel.NewCompositedCompiler(env)
+	return CompileFor(policy, environment.DefaultCompatibilityVersion())
+}
+
+// CompileFor compiles a policy with what expressions could use in a version of Kubernetes.
+func CompileFor(policy *admissionv1.ValidatingAdmissionPolicy, kubernetes *version.Version) (*Policy, error) {
+	compiler, err := cel.NewCompositedCompiler(environment.MustBaseEnvSet(kubernetes))
 	if err != nil {
 		return nil, fmt.Errorf("making a compiler: %w", err)
 	}

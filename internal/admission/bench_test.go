@@ -68,7 +68,9 @@ func benchmarkHandlers(b *testing.B, name string) (body []byte, ours, null http.
 		b.Fatalf("not injected: %s", answer)
 	}
 	return body, h, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		body, _ := readBody(w, r, DefaultMaxRequestBytes)
+		held := h.shedder.newHolding(func() {})
+		defer held.release()
+		body, _ := h.readBody(w, r, held, time.Now().Add(time.Second))
 		if bytes.Contains(body, []byte(`"uid":`)) {
 			_, _ = w.Write(answer)
 		}

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/podtoken/podtoken/internal/httpserver"
 	"github.com/podtoken/podtoken/internal/policy"
 	"github.com/podtoken/podtoken/pkg/api"
 	"github.com/podtoken/podtoken/pkg/jsonread"
@@ -75,7 +76,7 @@ func NewHandler(config Config) *Handler {
 //	200   false    500   Error      Internal   a panic, after the review's uid was known; no configuration or policy
 //	400   -        -     Error      Malformed  not JSON, not an AdmissionReview admission.k8s.io/v1, or no uid
 //	405   -        -     Error      Malformed  not a POST
-//	408   -        -     Error      Deadline   the body did not arrive in time
+//	408   -        -     Error      Deadline   the body did not arrive within two seconds, or its time was over before
 //	413   -        -     Error      TooLarge   the body is larger than --max-request-bytes
 //	415   -        -     Error      Malformed  the content type is not application/json
 //	429   -        -     Error      Overloaded more reviews at once than --max-in-flight, or no memory for its body within a second
@@ -96,13 +97,23 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.config.Metrics.inFlight.Inc()
 	defer h.config.Metrics.inFlight.Dec()
 
-	entered := h.shedder.enter()
-	defer h.shedder.leave()
-
 	deadline := start.Add(timeBudget(r.URL, h.config.MaxDuration))
-	setDeadlines(w, deadline)
-	v := h.decideRequest(w, r, entered, deadline)
-	v = h.send(w, v)
+	setReadDeadline(w, earlier(deadline, start.Add(bodyTimeout)))
+	held := h.shedder.newHolding(func() {
+		setReadDeadline(w, start)
+		setWriteDeadline(w, start)
+	})
+	defer held.release()
+
+	v := h.decideRequest(w, r, held, deadline)
+	if v.httpStatus == http.StatusOK {
+		httpserver.Delivered(r.Context())
+	} else {
+		// No API server sends what is answered so, but for more than we can take: then it is to find another replica.
+		w.Header().Set("Connection", "close")
+	}
+	setWriteDeadline(w, time.Now().Add(answerTimeout))
+	h.send(w, v)
 
 	duration := time.Since(start)
 	h.config.Metrics.observe(v.outcome, v.reason, duration)
@@ -110,7 +121,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // decideRequest checks the HTTP request, reads its body and decides, if there is room for it.
-func (h *Handler) decideRequest(w http.ResponseWriter, r *http.Request, entered bool, deadline time.Time) verdict {
+func (h *Handler) decideRequest(w http.ResponseWriter, r *http.Request, held *holding, deadline time.Time) verdict {
 	if r.Method != http.MethodPost {
 		w.Header().Set("Allow", http.MethodPost)
 		return httpError(http.StatusMethodNotAllowed, api.ReasonMalformed, "the method must be POST")
@@ -118,15 +129,7 @@ func (h *Handler) decideRequest(w http.ResponseWriter, r *http.Request, entered 
 	if !isJSON(r.Header.Get("Content-Type")) {
 		return httpError(http.StatusUnsupportedMediaType, api.ReasonMalformed, "the content type must be application/json")
 	}
-	if !entered {
-		return refuse(w, r, h.config.MaxRequestBytes)
-	}
-	release, ok := h.shedder.reserve(r.Context(), r.ContentLength, h.config.MaxRequestBytes, deadline)
-	if !ok {
-		return refuse(w, r, h.config.MaxRequestBytes)
-	}
-	defer release()
-	body, err := readBody(w, r, h.config.MaxRequestBytes)
+	body, err := h.readBody(w, r, held, deadline)
 	if err != nil {
 		if tooLarge, ok := errors.AsType[*http.MaxBytesError](err); ok {
 			return httpError(http.StatusRequestEntityTooLarge, api.ReasonTooLarge,
@@ -135,19 +138,28 @@ func (h *Handler) decideRequest(w http.ResponseWriter, r *http.Request, entered 
 		if errors.Is(err, os.ErrDeadlineExceeded) {
 			return httpError(http.StatusRequestTimeout, api.ReasonDeadline, "the body did not arrive in time")
 		}
+		if errors.Is(err, errNoMemory) {
+			discard(w, r, h.config.MaxRequestBytes)
+			return refuse(w)
+		}
 		return httpError(http.StatusBadRequest, api.ReasonMalformed, "the body could not be read")
 	}
 	if time.Now().After(deadline) {
 		return httpError(http.StatusServiceUnavailable, api.ReasonDeadline, "the review's time was over before it could be decided")
 	}
-	return h.decide(body)
+	entered := h.shedder.enter()
+	defer h.shedder.leave()
+	if !entered {
+		return refuse(w)
+	}
+	return h.decide(body, r.RemoteAddr)
 }
 
-// decide reads a review and decides. The verdict has parts of the body.
-func (h *Handler) decide(body []byte) (v verdict) {
+// decide reads a review from the address remote and decides. The verdict has parts of the body.
+func (h *Handler) decide(body []byte, remote string) (v verdict) {
 	defer func() {
 		if value := recover(); value != nil {
-			v = h.panicked(v.request, value)
+			v = h.panicked(v.request, remote, value)
 		}
 	}()
 
@@ -241,9 +253,10 @@ func (h *Handler) log(r *http.Request, v verdict, duration time.Duration) {
 		attributes = append(attributes, slog.Any("tokens", v.tokens))
 	}
 	if v.problem != "" {
-		attributes = append(attributes, slog.String("problem", v.problem), slog.String("remoteAddress", r.RemoteAddr))
+		attributes = append(attributes, slog.String("problem", v.problem))
 	}
-	attributes = append(attributes, slog.Float64("durationSeconds", duration.Seconds()))
+	// Whoever reaches the port can send a review, also one about a pod that nobody creates.
+	attributes = append(attributes, slog.String("remoteAddress", r.RemoteAddr), slog.Float64("durationSeconds", duration.Seconds()))
 	h.config.Logger.LogAttrs(r.Context(), level, message, attributes...)
 }
 

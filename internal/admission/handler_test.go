@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -363,4 +364,38 @@ func TestMetricsText(t *testing.T) {
 	w := httptest.NewRecorder()
 	promhttp.HandlerFor(h.registry, promhttp.HandlerOpts{}).ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
 	checkGolden(t, "testdata/metrics.txt", w.Body.Bytes())
+}
+
+// A few bytes of a body can be a great deal of memory, and a patch: 300,000 containers in four megabytes made an answer of 112
+// megabytes.
+func TestManyElements(t *testing.T) {
+	const container, containers = `{"name":"a"}`, `[{"name": "app", "env": [{"name": "A", "value": "b"}]}]`
+	list := func(n int, element string) string { return strings.TrimSuffix(strings.Repeat(element+",", n), ",") }
+	tests := map[string]struct {
+		containers string
+		want       string // empty: injected
+	}{
+		"a thousand containers":   {"[" + list(1000, container) + "]", ""},
+		"one more":                {"[" + list(1001, container) + "]", `has a value that is not one with at most 1000 containers`},
+		"three hundred thousand":  {"[" + list(300000, container) + "]", `has a value that is not within the first 20000 elements of all lists`},
+		"many mounts in a few":    {"[" + list(30, `{"name":"a","volumeMounts":[`+list(1000, "{}")+"]}") + "]", `has a value that is not within the first 20000 elements of all lists`},
+		"nodes of many selectors": {containers + `, "nodeSelector": {` + list(20001, `"a":""`) + "}", `has a value that is not within the first 20000 elements of all lists`},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			var before, after runtime.MemStats
+			body := reviewOf(asksForVault, containers, test.containers)
+			h, request := newHarness(t), newRequest(body)
+			runtime.ReadMemStats(&before)
+			w := h.serve(request)
+			runtime.ReadMemStats(&after)
+			if got := after.TotalAlloc - before.TotalAlloc; got > 64<<20 {
+				t.Errorf("%d MB were allocated for a body of %d bytes", got>>20, len(body))
+			}
+			answer := decodeAnswer(t, w.Body.Bytes())
+			if answer.Response.Allowed != (test.want == "") || test.want != "" && !strings.Contains(answer.Response.Result.Message, test.want) {
+				t.Errorf("allowed %t, %v, want %q", answer.Response.Allowed, answer.Response.Result, test.want)
+			}
+		})
+	}
 }

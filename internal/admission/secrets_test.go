@@ -79,7 +79,7 @@ func TestLogLine(t *testing.T) {
 			body: reviewOf(asksForVault),
 			want: []string{
 				`"level":"INFO","msg":"Pod injected","outcome":"Injected","reason":"Sidecar"`,
-				`"namespace":"shop","generateName":"web-","uid":"u-1","dryRun":false,"tokens":["vault"],"durationSeconds":`,
+				`"namespace":"shop","generateName":"web-","uid":"u-1","dryRun":false,"tokens":["vault"],"remoteAddress":"192.0.2.1:1234","durationSeconds":`,
 			},
 		},
 		"injected with a name, dry run": {
@@ -104,8 +104,8 @@ func TestLogLine(t *testing.T) {
 			h := newHarness(t)
 			h.serve(newRequest(test.body))
 			log := h.log.String()
-			if strings.Count(log, "\n") != 1 {
-				t.Errorf("want one line, got %s", log)
+			if strings.Count(log, "\n") != 1 || !strings.Contains(log, `"remoteAddress":"192.0.2.1:1234"`) {
+				t.Errorf("want one line that names the caller, got %s", log)
 			}
 			for _, want := range test.want {
 				if !strings.Contains(log, want) {
@@ -119,7 +119,7 @@ func TestLogLine(t *testing.T) {
 // A panic before the uid of the review is known cannot be answered as a review.
 func TestPanicWithoutReview(t *testing.T) {
 	h := newHarness(t)
-	v := h.panicked(request{}, "boom")
+	v := h.panicked(request{}, "192.0.2.1:1234", "boom")
 	if v.httpStatus != http.StatusInternalServerError || v.reason != "Internal" {
 		t.Errorf("verdict = %+v, want HTTP 500 and Internal", v)
 	}

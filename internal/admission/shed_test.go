@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -84,16 +85,32 @@ func TestRefusal(t *testing.T) {
 	h.shedder = newShedder(0, DefaultMaxRequestBytes)
 	request := newRequest(reviewOf(asksForVault))
 	w := h.serve(request)
-	if w.Header().Get("Retry-After") != "1" || w.Header().Get("Connection") != "close" {
-		t.Errorf("headers %v, want Retry-After and Connection: close", w.Header())
+	if w.Code != http.StatusTooManyRequests || w.Header().Get("Retry-After") != "1" || w.Header().Get("Connection") != "close" {
+		t.Errorf("%d, headers %v, want 429 with Retry-After and Connection: close", w.Code, w.Header())
 	}
 	if rest, err := io.ReadAll(request.Body); len(rest) > 0 || err != nil {
 		t.Errorf("%d bytes of the body were not read: a client that still writes them may not see the answer (%v)", len(rest), err)
 	}
 }
 
+// The same without memory for the body.
+func TestRefusalWithoutMemory(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHarness(t)
+		h.shedder = newShedder(1, 1)
+		request := newRequest(reviewOf(asksForVault + `, "filler": "` + strings.Repeat("x", 2*smallBytes) + `"`))
+		w := h.serve(request)
+		if w.Code != http.StatusTooManyRequests || w.Header().Get("Retry-After") != "1" || w.Header().Get("Connection") != "close" {
+			t.Errorf("%d, headers %v, want 429 with Retry-After and Connection: close", w.Code, w.Header())
+		}
+		if rest, err := io.ReadAll(request.Body); len(rest) > 0 || err != nil {
+			t.Errorf("%d bytes of the body were not read (%v)", len(rest), err)
+		}
+	})
+}
+
 // A review waits a second for memory, not longer than its deadline, and gets it when it is free before.
-func TestReserve(t *testing.T) {
+func TestWaitForMemory(t *testing.T) {
 	tests := map[string]struct {
 		deadline, freeAfter time.Duration
 		ok                  bool
@@ -108,27 +125,70 @@ func TestReserve(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := newShedder(1, 100)
-				for range memoryRequests - 1 {
-					if _, ok := s.reserve(t.Context(), -1, 100, time.Now()); !ok { // A body of unknown length counts as one of the largest.
-						t.Fatal("there was no memory at the start")
-					}
+				other := s.newHolding(func() {})
+				if !other.grow(t.Context(), memoryRequests*100-1, time.Now()) {
+					t.Fatal("there was no memory at the start")
 				}
-				release, _ := s.reserve(t.Context(), 99, 100, time.Now())
-				time.AfterFunc(test.freeAfter, release)
+				time.AfterFunc(test.freeAfter, other.release)
 				start := time.Now()
-				if free, ok := s.reserve(t.Context(), 2, 100, start.Add(test.deadline)); ok != test.ok {
+				held := s.newHolding(func() {})
+				if ok := held.grow(t.Context(), 2, start.Add(test.deadline)); ok != test.ok {
 					t.Errorf("got memory: %t, want %t", ok, test.ok)
-				} else if ok {
-					free()
 				}
 				if took := time.Since(start); took != test.took {
 					t.Errorf("took %v, want %v", took, test.took)
 				}
-				if _, ok := s.reserve(t.Context(), 1, 100, start); !ok {
+				if !s.newHolding(func() {}).grow(t.Context(), 1, start) {
 					t.Error("a small body that fits has to wait for a large one")
 				}
+				held.release()
 				time.Sleep(3 * time.Second)
 			})
 		})
 	}
+}
+
+// What has had memory for longest, and for half a second at least, is ended when others need it; no more of it than needed.
+func TestWhatTakesLongMakesRoom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newShedder(1, 100)
+		var ended []string
+		hold := func(name string, bytes int64) *holding {
+			var h *holding
+			h = s.newHolding(func() {
+				ended = append(ended, name)
+				time.AfterFunc(time.Millisecond, h.release) // as the handler does when its connection fails
+			})
+			if !h.grow(t.Context(), bytes, time.Now().Add(time.Second)) {
+				t.Fatalf("no memory for %s", name)
+			}
+			return h
+		}
+		for _, name := range []string{"first", "second", "third"} {
+			hold(name, 100)
+			time.Sleep(10 * time.Millisecond)
+		}
+		young := s.newHolding(func() { ended = append(ended, "young") })
+		time.Sleep(time.Second)
+		start := time.Now()
+		late := s.newHolding(func() { ended = append(ended, "late") })
+		if !young.grow(t.Context(), 100, start.Add(time.Second)) || !late.grow(t.Context(), 150, start.Add(time.Second)) {
+			t.Fatal("no memory, although others have had theirs for a second")
+		}
+		if took := time.Since(start); took > 2*memoryLook {
+			t.Errorf("took %v", took)
+		}
+		if got := strings.Join(ended, " "); got != "first second" {
+			t.Errorf("ended %q, want the two that began first", got)
+		}
+		// What has just begun is left alone; the next one waits, and the third is ended when it is half a second old, or is.
+		if !s.newHolding(func() {}).grow(t.Context(), 100, time.Now().Add(time.Second)) || strings.Join(ended, " ") != "first second third" {
+			t.Errorf("ended %q, want the third too", ended)
+		}
+		fresh := s.newHolding(func() {})
+		young.release()
+		late.release()
+		time.Sleep(time.Second)
+		_ = fresh
+	})
 }

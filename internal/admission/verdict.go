@@ -72,13 +72,13 @@ func (v *verdict) allowed() bool {
 }
 
 // panicked returns the answer to a request in which something panicked.
-func (h *Handler) panicked(r request, value any) verdict {
+func (h *Handler) panicked(r request, remote string, value any) verdict {
 	// The value of a panic may quote the pod; runtime errors (index out of range, nil dereference) do not.
 	text := fmt.Sprintf("%T", value)
 	if err, ok := value.(runtime.Error); ok {
 		text = err.Error()
 	}
-	h.config.Logger.Error("Review panicked", slog.String("uid", r.UID), slog.String("panic", text), slog.String("stack", string(debug.Stack())))
+	h.config.Logger.Error("Review panicked", slog.String("uid", r.UID), slog.String("remoteAddress", remote), slog.String("panic", text), slog.String("stack", string(debug.Stack())))
 	v := httpError(http.StatusInternalServerError, api.ReasonInternal, "internal error, please report it: the log of the webhook has the stack")
 	if r.UID != "" {
 		v.request, v.httpStatus, v.code = r, http.StatusOK, http.StatusInternalServerError
@@ -87,10 +87,10 @@ func (h *Handler) panicked(r request, value any) verdict {
 }
 
 // send writes the answer.
-func (h *Handler) send(w http.ResponseWriter, v verdict) verdict {
+func (h *Handler) send(w http.ResponseWriter, v verdict) {
 	if v.httpStatus != http.StatusOK {
 		http.Error(w, v.message, v.httpStatus)
-		return v
+		return
 	}
 	buffer := h.buffers.get()
 	defer h.buffers.put(buffer)
@@ -99,5 +99,4 @@ func (h *Handler) send(w http.ResponseWriter, v verdict) verdict {
 	header.Set("Content-Type", "application/json")
 	header.Set("Content-Length", strconv.Itoa(len(*buffer)))
 	_, _ = w.Write(*buffer) // a client that is gone needs no answer
-	return v
 }

@@ -3,7 +3,9 @@ package config
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/pem"
 	"errors"
+	"fmt"
 	"log/slog"
 	"maps"
 	"path/filepath"
@@ -23,6 +25,9 @@ const (
 	certificateFile = "tls.crt"
 	keyFile         = "tls.key"
 )
+
+// ErrNoClientCA is what a TLS handshake fails with before the first good CA was read.
+var ErrNoClientCA = errors.New("no CA of client certificates was read yet")
 
 // ErrNoCertificate is what a TLS handshake fails with before the first good certificate was read.
 var ErrNoCertificate = errors.New("no serving certificate was read yet")
@@ -133,6 +138,66 @@ func (c *Certificate) GetCertificate(*tls.ClientHelloInfo) (*tls.Certificate, er
 		return pair, nil
 	}
 	return nil, ErrNoCertificate
+}
+
+// ClientCA is the Store of the certificates that sign client certificates.
+type ClientCA struct {
+	*Store[clientCA]
+}
+
+type clientCA struct {
+	pool     *x509.CertPool
+	subjects []string
+}
+
+// NewClientCA returns the Store of a file of certificates in PEM.
+func NewClientCA(path string, registry prometheus.Registerer, logger *slog.Logger) *ClientCA {
+	return &ClientCA{newStore(settings[clientCA]{
+		noun:     "client_ca",
+		paths:    []string{path},
+		parse:    func(contents [][]byte) (*clientCA, error) { return parseClientCA(contents[0]) },
+		advice:   "the file must hold the certificates of the CA that signs the API servers' client certificates, in PEM",
+		describe: func(ca *clientCA) []any { return []any{"subjects", ca.subjects} },
+	}, registry, logger)}
+}
+
+// Require returns the settings of TLS with which a client has to have a certificate of the CA in use, from the next
+// handshake on.
+func (c *ClientCA) Require(settings *tls.Config) *tls.Config {
+	result := settings.Clone()
+	result.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
+		current := c.Current()
+		if current == nil {
+			return nil, ErrNoClientCA
+		}
+		required := settings.Clone()
+		required.ClientAuth, required.ClientCAs = tls.RequireAndVerifyClientCert, current.pool
+		return required, nil
+	}
+	return result
+}
+
+func parseClientCA(text []byte) (*clientCA, error) {
+	ca := &clientCA{pool: x509.NewCertPool()}
+	for rest := text; ; {
+		var block *pem.Block
+		if block, rest = pem.Decode(rest); block == nil {
+			break
+		}
+		if block.Type != "CERTIFICATE" {
+			return nil, fmt.Errorf("a block of type %q is not a CERTIFICATE", block.Type)
+		}
+		certificate, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, err
+		}
+		ca.pool.AddCert(certificate)
+		ca.subjects = append(ca.subjects, certificate.Subject.String())
+	}
+	if len(ca.subjects) == 0 {
+		return nil, errors.New("there is no certificate in PEM")
+	}
+	return ca, nil
 }
 
 // parsePair returns the pair with its Leaf set.

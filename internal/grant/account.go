@@ -16,14 +16,16 @@ type account struct {
 	told     int // pods with a text in told
 	refused  int // pods that the policy refuses, as counted in accounts.refused
 	waiting  int // pods whose grant is not there, as counted in accounts.waiting
+	// later: there is something to do that no event of this ServiceAccount tells of.
+	later bool
 	// role and binding are what the cache must show before anything is decided.
 	role, binding expectation
 }
 
 // podState is what is remembered of one pod.
 type podState struct {
-	// told is the last that was said about it, "" after its grant.
-	told string
+	// told is a hash of the last that was said about it, 0 after its grant. The text is as long as the pod's author likes.
+	told uint64
 	// granted: its grant was seen, so that a later repair is not taken for the first one.
 	granted bool
 }
@@ -39,8 +41,8 @@ func (a *account) state(pod *corev1.Pod) *podState {
 
 // forgive forgets what was said about the pod.
 func (a *account) forgive(state *podState) {
-	if state.told != "" {
-		state.told = ""
+	if state.told != 0 {
+		state.told = 0
 		a.told--
 	}
 }

@@ -4,8 +4,10 @@ import (
 	"cmp"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
+	"github.com/podtoken/podtoken/internal/policy"
 	"github.com/podtoken/podtoken/pkg/api"
 )
 
@@ -34,6 +36,10 @@ type situation struct {
 	// delay is how long something stays that nobody needs any more.
 	delay time.Duration
 	now   time.Time
+	// limit is the most that the audiences of the grant may weigh, and the most lifetimes in it. What is declared is within it.
+	limit int
+	// room is how much more than what is declared the audiences may weigh because of others in the namespace.
+	room int
 }
 
 // anyAudience and anyLifetime stand for the other half of what is asked when one half is to be known: a lifetime where
@@ -49,6 +55,7 @@ const (
 //	only in the Role, the policy forbids it          goes at once
 //	only in the Role, for less than the delay        stays
 //	only in the Role, for the delay or longer        goes
+//	only in the Role, no room within the limits      goes at once, what is not needed for longest first
 //	audiences where Roles of administrators decide   never granted, gone at once
 //	the API server's audiences                       always exactly today's
 //
@@ -64,33 +71,45 @@ func (u unneeded) desired(s situation) (want content, again time.Duration) {
 	extra := map[item]bool{}
 	keep := func(i item) bool {
 		extra[i] = true
-		since, ok := u[i]
-		if !ok {
-			since, u[i] = s.now, s.now
+		if _, ok := u[i]; !ok {
+			u[i] = s.now
 		}
-		left := s.delay - s.now.Sub(since)
-		if left > 0 && (again == 0 || left < again) {
-			again = left
-		}
-		return left > 0
+		return s.delay-s.now.Sub(u[i]) > 0
 	}
+	var retained []item
 	for _, audience := range s.current.audiences {
-		if !s.rbac && !audiences[audience] && s.allowed(audience, anyLifetime) {
-			audiences[audience] = keep(item{audience: audience})
+		if i := (item{audience: audience}); !s.rbac && !audiences[audience] && s.allowed(audience, anyLifetime) && keep(i) {
+			retained = append(retained, i)
 		}
 	}
 	if s.rbac {
 		audiences = map[string]bool{}
+	}
+	room := min(s.limit-weigh(chosen(audiences)), s.room)
+	for _, i := range u.latest(retained) {
+		if room -= policy.Weight(i.audience); room < 0 {
+			break
+		}
+		audiences[i.audience] = true
+		again = sooner(again, s.delay-s.now.Sub(u[i]))
 	}
 	want.audiences = chosen(audiences)
 	probe := anyAudience
 	if len(want.audiences) > 0 {
 		probe = want.audiences[0]
 	}
+	retained = nil
 	for _, lifetime := range s.current.lifetimes {
-		if !lifetimes[lifetime] && s.allowed(probe, lifetime) {
-			lifetimes[lifetime] = keep(item{lifetime: lifetime})
+		if i := (item{lifetime: lifetime}); !lifetimes[lifetime] && s.allowed(probe, lifetime) && keep(i) {
+			retained = append(retained, i)
 		}
+	}
+	for _, i := range u.latest(retained) {
+		if len(lifetimes) >= s.limit {
+			break
+		}
+		lifetimes[i.lifetime] = true
+		again = sooner(again, s.delay-s.now.Sub(u[i]))
 	}
 	want.lifetimes = chosen(lifetimes)
 	// Only what is in the Role has a clock. An item whose delay is over keeps its clock until the cache shows that it is gone.
@@ -100,6 +119,14 @@ func (u unneeded) desired(s situation) (want content, again time.Duration) {
 	}
 	want.own = s.own
 	return want, again
+}
+
+// latest sorts items by the time since which they are not needed, the latest first: the others make room.
+func (u unneeded) latest(items []item) []item {
+	slices.SortFunc(items, func(a, b item) int {
+		return cmp.Or(u[b].Compare(u[a]), strings.Compare(a.audience, b.audience), cmp.Compare(a.lifetime, b.lifetime))
+	})
+	return items
 }
 
 // narrowed returns what both a and b give.

@@ -1,10 +1,11 @@
 package grant
 
 import (
+	"cmp"
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
+	gocmp "github.com/google/go-cmp/cmp"
 
 	"github.com/podtoken/podtoken/pkg/api"
 )
@@ -26,6 +27,8 @@ type step struct {
 	// forbidden audiences and lifetimes
 	forbiddenAudience string
 	maxLifetime       int64
+	// limit and room are 100 if not given; -1 is none.
+	limit, room int
 
 	want  content
 	again time.Duration
@@ -100,6 +103,18 @@ func TestDesired(t *testing.T) {
 		"while the API server's audiences are unknown there is no grant": {
 			{declared: []api.TokenSpec{token(3600, "vault")}, noOwn: true, want: content{}},
 		},
+		"what nobody needs makes room for what is declared, that which was needed last goes last": {
+			{declared: []api.TokenSpec{token(3600, "sts")}, current: both, limit: 2, want: both, again: delay},
+			{after: time.Minute, declared: []api.TokenSpec{token(3600, "a")}, current: both, limit: 2,
+				want: content{lifetimes: []int64{600, 3600}, own: own, audiences: []string{"a", "sts"}}, again: delay - time.Minute},
+			{after: time.Minute, declared: []api.TokenSpec{token(3600, "a"), token(700, "b")}, current: both, limit: 2,
+				want: content{lifetimes: []int64{700, 3600}, own: own, audiences: []string{"a", "b"}}},
+		},
+		"an audience that nobody needs needs room in the namespace": {
+			{declared: []api.TokenSpec{token(3600, "sts")}, current: both, room: 1, want: both, again: delay},
+			{declared: []api.TokenSpec{token(3600, "sts")}, current: both, room: -1,
+				want: content{lifetimes: []int64{600, 3600}, own: own, audiences: []string{"sts"}}, again: delay},
+		},
 		"where Roles decide, no audience is granted and none stays": {
 			{declared: []api.TokenSpec{token(3600, "vault")}, rbac: true, current: both,
 				want: content{lifetimes: []int64{600, 3600}, own: own}, again: delay},
@@ -115,6 +130,7 @@ func TestDesired(t *testing.T) {
 			for i, step := range steps {
 				s := situation{
 					declared: step.declared, current: step.current, own: own, rbac: step.rbac, delay: delay, now: epoch.Add(step.after),
+					limit: cmp.Or(step.limit, 100), room: max(cmp.Or(step.room, 100), 0),
 					allowed: func(audience string, lifetime int64) bool {
 						return audience != step.forbiddenAudience && (step.maxLifetime == 0 || lifetime <= step.maxLifetime)
 					},
@@ -123,7 +139,7 @@ func TestDesired(t *testing.T) {
 					s.own = nil
 				}
 				want, again := memory.desired(s)
-				if diff := cmp.Diff(step.want, want, cmp.AllowUnexported(content{})); diff != "" {
+				if diff := gocmp.Diff(step.want, want, gocmp.AllowUnexported(content{})); diff != "" {
 					t.Errorf("step %d (-want +got):\n%s", i, diff)
 				}
 				if again != step.again {
@@ -137,7 +153,7 @@ func TestDesired(t *testing.T) {
 func TestNoDelay(t *testing.T) {
 	current := content{lifetimes: []int64{3600}, own: []string{"api"}, audiences: []string{"vault"}}
 	want, again := unneeded{}.desired(situation{
-		current: current, own: []string{"api"}, now: epoch, allowed: func(string, int64) bool { return true },
+		current: current, own: []string{"api"}, now: epoch, limit: 100, room: 100, allowed: func(string, int64) bool { return true },
 	})
 	if !want.empty() || again != 0 {
 		t.Errorf("desired = %v again after %v, want nothing and never", want, again)
@@ -158,7 +174,7 @@ func TestWithoutGuard(t *testing.T) {
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
-			if diff := cmp.Diff(test.expect, withoutGuard(test.want, held), cmp.AllowUnexported(content{})); diff != "" {
+			if diff := gocmp.Diff(test.expect, withoutGuard(test.want, held), gocmp.AllowUnexported(content{})); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
 		})

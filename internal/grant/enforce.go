@@ -32,8 +32,16 @@ func (o observed) held() content {
 	return content{}
 }
 
+// current returns what the Role on the server gives, if it is of this ServiceAccount.
+func (o observed) current() content {
+	if o.role != nil && o.owns(o.role) {
+		return contentOf(o.role)
+	}
+	return content{}
+}
+
 // withoutGuard returns what may be written while there is no guard: what is held and still wanted. Nothing new and
-// nothing repaired, because it cannot be known what a repair would give anew. Empty means to leave everything as it is.
+// nothing repaired, because it cannot be known what a repair would give anew. Empty means that nothing can be written.
 func withoutGuard(want, held content) content {
 	less := narrowed(want, held)
 	if len(less.lifetimes) == 0 || len(less.own) == 0 || (len(less.audiences) == 0 && len(want.audiences) > 0) {
@@ -52,6 +60,9 @@ func (r *Reconciler) enforce(ctx context.Context, a *account, o observed, want c
 		held := o.held()
 		less := withoutGuard(want, held)
 		if less.empty() {
+			if !want.gives(held) {
+				return r.withdraw(ctx, a, o) // Nothing of it can be kept without what is not wanted any more.
+			}
 			return waiting, held, nil
 		}
 		if less.gives(want) {
@@ -64,7 +75,7 @@ func (r *Reconciler) enforce(ctx context.Context, a *account, o observed, want c
 		wrote, err := write(ctx, a, o, want)
 		switch {
 		case err != nil:
-			return result{}, content{}, err
+			return result{}, content{}, r.unbind(ctx, a, o, err)
 		case wrote && (o.role == nil || o.binding == nil):
 			done = result{outcome: outcomeApplied, reason: reasonCreated}
 		case wrote:
@@ -73,7 +84,7 @@ func (r *Reconciler) enforce(ctx context.Context, a *account, o observed, want c
 	}
 	if done.outcome == outcomeApplied {
 		r.logger.Info("Grant applied", "reason", string(done.reason), "namespace", o.Namespace, "serviceAccount", o.Name,
-			"audiences", want.audiences, "lifetimes", want.lifetimes)
+			"audiences", logged(want.audiences), "audienceCount", len(want.audiences), "lifetimes", want.lifetimes[:min(len(want.lifetimes), maxLogged)])
 	}
 	if problem != "" {
 		done = waiting
@@ -138,19 +149,38 @@ func (r *Reconciler) writeRole(ctx context.Context, a *account, o observed, want
 	}
 	if current != nil && !o.owns(current) {
 		if err := r.delete(ctx, current, "Role"); err != nil {
-			return false, err
+			return false, &narrowingError{err}
 		}
 		current = nil
 	}
-	role := o.owner.role(want)
+	if current != nil && exceeds(o.Name, current, want) {
+		// What is not wanted any more goes first: the second write has what pods add, which may be refused.
+		if less := lesser(contentOf(current), want); !less.gives(want) {
+			if err := r.applyRole(ctx, a, o, less, current); err != nil {
+				return false, &narrowingError{err}
+			}
+			r.logger.Info("Grant narrowed", "namespace", o.Namespace, "serviceAccount", o.Name,
+				"audienceCount", len(less.audiences), "before", len(contentOf(current).audiences))
+		} else if err := r.applyRole(ctx, a, o, want, current); err != nil {
+			return false, &narrowingError{err}
+		} else {
+			return true, nil
+		}
+	}
+	return true, r.applyRole(ctx, a, o, want, current)
+}
+
+// applyRole writes the Role; current is the one that is there, or nil.
+func (r *Reconciler) applyRole(ctx context.Context, a *account, o observed, c content, current *rbacv1.Role) error {
+	role := o.owner.role(c)
 	if current != nil {
 		role.WithUID(current.UID)
 	}
 	if err := r.apply(ctx, o, role, current != nil, "Role"); err != nil {
-		return false, err
+		return err
 	}
 	a.role = expectVersion(role.ResourceVersion)
-	return true, nil
+	return nil
 }
 
 // writeBinding tells whether it wrote.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -16,6 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
+	rbacv1ac "k8s.io/client-go/applyconfigurations/rbac/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
@@ -49,6 +51,8 @@ type world struct {
 	events []string
 	// fail, if set, is the answer to a write.
 	fail func(write string) error
+	// refuse, if set, is the answer to a Role with these audiences.
+	refuse func(audiences []string) error
 }
 
 func newWorld(t *testing.T, objects ...client.Object) *world {
@@ -65,6 +69,11 @@ func newWorld(t *testing.T, objects ...client.Object) *world {
 				}
 				if err := w.write(verb + " " + kind); err != nil {
 					return err
+				}
+				if role, ok := o.(*rbacv1ac.RoleApplyConfiguration); ok && w.refuse != nil {
+					if err := w.refuse(appliedAudiences(role)); err != nil {
+						return err
+					}
 				}
 				return c.Apply(ctx, o, options...)
 			},
@@ -99,6 +108,16 @@ func (w *world) write(what string) error {
 	w.writes = append(w.writes, what)
 	if w.fail != nil {
 		return w.fail(what)
+	}
+	return nil
+}
+
+// appliedAudiences returns those that a Role grants.
+func appliedAudiences(role *rbacv1ac.RoleApplyConfiguration) []string {
+	for _, rule := range role.Rules {
+		if slices.Equal(rule.Resources, []string{"audiences"}) && slices.Equal(rule.Verbs, []string{"mint"}) {
+			return rule.ResourceNames
+		}
 	}
 	return nil
 }
@@ -216,8 +235,24 @@ func (w *world) values() map[string]float64 {
 	return values
 }
 
-// cacheView reads as the cache does, which does not see Roles and RoleBindings without our label.
+// cacheView reads as the cache does, which does not see Roles and RoleBindings without our label, and strips pods.
 type cacheView struct{ client.Reader }
+
+func (v cacheView) List(ctx context.Context, list client.ObjectList, options ...client.ListOption) error {
+	if err := v.Reader.List(ctx, list, options...); err != nil {
+		return err
+	}
+	if pods, ok := list.(*corev1.PodList); ok {
+		for i := range pods.Items {
+			stripped, err := stripPod(&pods.Items[i])
+			if err != nil {
+				return err
+			}
+			pods.Items[i] = *stripped.(*corev1.Pod)
+		}
+	}
+	return nil
+}
 
 func (v cacheView) Get(ctx context.Context, key client.ObjectKey, object client.Object, options ...client.GetOption) error {
 	if err := v.Reader.Get(ctx, key, object, options...); err != nil {

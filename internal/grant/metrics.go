@@ -52,6 +52,8 @@ var outcomes = map[outcome][]reason{
 type metrics struct {
 	reconciles *prometheus.CounterVec
 	delay      prometheus.Histogram
+	// unbound counts what unbind does.
+	unbound prometheus.Counter
 }
 
 // scrapeTimeout bounds reading the caches for a scrape. They are in memory, and only before they are filled is there
@@ -70,12 +72,16 @@ func newMetrics(r *Reconciler, registry prometheus.Registerer) *metrics {
 			Buckets: []float64{0.1, 0.25, 0.5, 1, 1.5, 2, 3, 5, 10, 30, 60, 300},
 		}),
 	}
+	m.unbound = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "podtoken_grant_unbound_total",
+		Help: "How often a RoleBinding was deleted because its Role gave more than it may and could not be changed.",
+	})
 	for o, reasons := range outcomes {
 		for _, why := range reasons {
 			m.reconciles.WithLabelValues(string(o), string(why))
 		}
 	}
-	registry.MustRegister(m.reconciles, m.delay,
+	registry.MustRegister(m.reconciles, m.delay, m.unbound,
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "podtoken_grants",
 			Help: "Roles that this controller maintains.",

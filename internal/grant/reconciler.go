@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -37,6 +36,8 @@ type Reconciler struct {
 
 	guard    *guard
 	accounts *accounts
+	ledger   ledger
+	news     news
 	recorder Recorder
 	metrics  *metrics
 	logger   *slog.Logger
@@ -79,10 +80,12 @@ func (r *Reconciler) reconcile(ctx context.Context, name types.NamespacedName) (
 	}
 	if len(o.pods) == 0 && o.role == nil && o.binding == nil {
 		r.accounts.forget(name)
+		r.ledger.forget(name)
 		return result{outcome: outcomeUnchanged, reason: reasonNotNeeded}, nil
 	}
 	if !o.exists {
 		// Its grant goes with it, and its coming is an event.
+		r.ledger.forget(name)
 		r.accounts.setWaiting(r.accounts.get(name), running(o.pods))
 		return result{outcome: outcomeWaiting, reason: reasonServiceAccountMissing}, nil
 	}
@@ -95,19 +98,27 @@ func (r *Reconciler) reconcile(ctx context.Context, name types.NamespacedName) (
 	a.keepOnly(o.pods)
 
 	rules := check{policy: r.policy(), own: set(r.audiences()), owner: o.owner}
-	claims := r.judge(a, o.pods, rules)
+	current := o.current()
+	claims, room, err := r.judge(ctx, a, o, current, rules)
+	if err != nil {
+		return result{}, err
+	}
 	s := situation{
 		declared: claims.tokens(),
+		current:  current,
 		own:      rules.own,
 		rbac:     rules.policy.RBAC(o.Namespace),
 		allowed:  rules.allowed,
 		delay:    r.removalDelay,
 		now:      time.Now(),
-	}
-	if o.role != nil && o.owns(o.role) {
-		s.current = contentOf(o.role)
+		limit:    rules.policy.MaxPerServiceAccount(),
+		room:     room,
 	}
 	want, again := a.unneeded.desired(s)
+	r.ledger.retain(name, max(weigh(want.audiences)-claims.weight(s.rbac), 0))
+	if a.later {
+		again = sooner(again, conflictInterval)
+	}
 
 	problem := r.guard.problem(ctx)
 	done, granted, err := r.enforce(ctx, a, o, want, problem)
@@ -122,6 +133,13 @@ func (r *Reconciler) reconcile(ctx context.Context, name types.NamespacedName) (
 	case apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause):
 		return result{outcome: outcomeWaiting, reason: reasonNamespaceTerminating}, nil
 	case err != nil:
+		if permanent(err) {
+			for _, claim := range claims {
+				if !a.state(claim.pod).granted {
+					r.tell(a, claim.pod, EventGrantFailed, failedText(err))
+				}
+			}
+		}
 		r.accounts.setWaiting(a, claims.without(a))
 		return result{}, err
 	}
@@ -153,13 +171,21 @@ func (r *Reconciler) reconcile(ctx context.Context, name types.NamespacedName) (
 
 // observe reads the caches.
 func (r *Reconciler) observe(ctx context.Context, name types.NamespacedName) (observed, error) {
-	o := observed{owner: owner{NamespacedName: name}}
+	o, err := r.observeGrant(ctx, name)
+	if err != nil {
+		return o, err
+	}
 	var pods corev1.PodList
 	if err := r.cache.List(ctx, &pods, client.InNamespace(name.Namespace), client.MatchingFields{podsByServiceAccount: name.Name}); err != nil {
 		return o, fmt.Errorf("listing pods: %w", err)
 	}
 	o.pods = pods.Items
+	return o, nil
+}
 
+// observeGrant reads all but the pods.
+func (r *Reconciler) observeGrant(ctx context.Context, name types.NamespacedName) (observed, error) {
+	o := observed{owner: owner{NamespacedName: name}}
 	key := client.ObjectKey{Namespace: name.Namespace, Name: nameOf(name.Name)}
 	role, binding := &rbacv1.Role{}, &rbacv1.RoleBinding{}
 	switch err := r.cache.Get(ctx, key, role); {
@@ -191,10 +217,12 @@ type check struct {
 	own    []string
 }
 
+func (c check) request(tokens []api.TokenSpec) policy.Request {
+	return policy.Request{Namespace: c.Namespace, ServiceAccount: c.Name, Tokens: tokens, APIServerAudiences: c.own}
+}
+
 func (c check) refusal(tokens []api.TokenSpec) *policy.Refusal {
-	return c.policy.Check(policy.Request{
-		Namespace: c.Namespace, ServiceAccount: c.Name, Tokens: tokens, APIServerAudiences: c.own,
-	})
+	return c.policy.Check(c.request(tokens))
 }
 
 // allowed asks about one audience and one lifetime.
@@ -213,12 +241,24 @@ type claim struct {
 
 type claims []claim
 
+// tokens returns those of all pods; what many pods declare is there once.
 func (c claims) tokens() []api.TokenSpec {
 	var all []api.TokenSpec
+	seen := map[*api.TokenSpec]bool{}
 	for _, one := range c {
-		all = append(all, one.tokens...)
+		if first := &one.tokens[0]; !seen[first] {
+			seen[first] = true
+			all = append(all, one.tokens...)
+		}
 	}
 	return all
+}
+
+// weight returns that of the audiences.
+func (c claims) weight(rbac bool) int {
+	var given union
+	given.add(c.tokens(), rbac)
+	return given.weight
 }
 
 // without counts the pods that have never been seen with a grant.
@@ -232,43 +272,37 @@ func (c claims) without(a *account) int {
 	return count
 }
 
-// judge returns the pods that count: they have not ended, they declare tokens, and the policy allows all of them. It
-// tells the others that the policy refuses them. Most pods of a ServiceAccount declare the same, which is judged once.
-func (r *Reconciler) judge(a *account, pods []corev1.Pod, rules check) claims {
-	type verdict struct {
-		tokens  []api.TokenSpec
-		refused string
+// judge returns the pods that count: they have not ended, they declare tokens, the policy allows all of them, and its limits
+// have room for them. It tells the others why not. room is how much more the namespace has room for.
+func (r *Reconciler) judge(ctx context.Context, a *account, o observed, current content, rules check) (counting claims, room int, err error) {
+	groups := o.groups(current, rules.policy.RBAC(o.Namespace))
+	end, room, err := r.ledger.declare(rules, rules.judge(groups), func() (map[string][]addition, error) { return r.additions(ctx, rules) })
+	if err != nil {
+		return nil, 0, err
 	}
-	verdicts := map[string]verdict{}
-	var counting claims
+	rules.before(end, groups)
+	a.later = end != nil
 	refused := 0
-	for i := range pods {
-		pod := &pods[i]
-		args, ok := sidecarArguments(pod)
-		if !ok || finished(pod) {
-			continue
-		}
-		key := strings.Join(args, "\x00")
-		v, known := verdicts[key]
-		if !known {
-			tokens, err := declarations(args)
-			v.tokens = tokens
-			if err != nil {
-				v.refused = fmt.Sprintf("container %q cannot be understood: %v", api.ContainerName, err)
-			} else if refusal := rules.refusal(tokens); refusal != nil {
-				v.refused = refusal.Message
+	for _, g := range groups {
+		for _, pod := range g.pods {
+			if g.refused == "" {
+				counting = append(counting, claim{pod: pod, tokens: g.tokens})
+				continue
 			}
-			verdicts[key] = v
-		}
-		if v.refused != "" {
 			refused++
-			r.tell(a, pod, EventGrantRefused, v.refused)
-			continue
+			r.tell(a, pod, EventGrantRefused, g.refused)
 		}
-		counting = append(counting, claim{pod: pod, tokens: v.tokens})
 	}
 	r.accounts.setRefused(a, refused)
-	return counting
+	return counting, room, nil
+}
+
+// sooner returns the shorter of two times to look again, of which 0 is never.
+func sooner(a, b time.Duration) time.Duration {
+	if a == 0 || b < a {
+		return b
+	}
+	return a
 }
 
 // countRoles returns how many grants there are.

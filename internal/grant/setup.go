@@ -111,8 +111,9 @@ func (r *Reconciler) sources(mgr manager.Manager, changes <-chan event.GenericEv
 		source.Kind(caches, &corev1.Pod{}, mapped(func(_ context.Context, pod *corev1.Pod) []reconcile.Request {
 			return []reconcile.Request{{NamespacedName: types.NamespacedName{Namespace: pod.Namespace, Name: serviceAccountOf(pod)}}}
 		}), predicate.TypedFuncs[*corev1.Pod]{UpdateFunc: func(e event.TypedUpdateEvent[*corev1.Pod]) bool {
-			// Pods change all the time, but of what we read only the end.
-			return finished(e.ObjectOld) != finished(e.ObjectNew) || e.ObjectOld.UID != e.ObjectNew.UID
+			// Pods change all the time, but of what we read only the end, and whether there is room to keep what they declare.
+			return finished(e.ObjectOld) != finished(e.ObjectNew) || e.ObjectOld.UID != e.ObjectNew.UID ||
+				declared.get(e.ObjectOld) != declared.get(e.ObjectNew)
 		}}),
 		source.Kind(caches, serviceAccount(), mapped(func(_ context.Context, account *metav1.PartialObjectMetadata) []reconcile.Request {
 			return []reconcile.Request{{NamespacedName: client.ObjectKeyFromObject(account)}}

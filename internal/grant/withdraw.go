@@ -7,7 +7,6 @@ import (
 	"time"
 
 	rbacv1 "k8s.io/api/rbac/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -52,7 +51,7 @@ func (r *Reconciler) takeRights(ctx context.Context, a *account, o observed, wri
 	version, err := write(ctx, o, time.Now())
 	switch {
 	case err == nil:
-	case apierrors.IsForbidden(err) || apierrors.IsInvalid(err):
+	case permanent(err):
 		// A policy of somebody else's, or podtoken-controller-guard of an earlier version after a rollback. A right that stays would be worse.
 		r.logger.Warn("Grant cannot be withdrawn in two steps; removing it at once", "namespace", o.Namespace, "serviceAccount", o.Name, "error", err)
 		return r.remove(ctx, a, o)

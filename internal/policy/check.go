@@ -14,6 +14,8 @@ type Policy struct {
 	excluded   map[string]bool
 	maxSeconds int64
 	maxPerPod  int
+
+	maxPerAccount, maxPerNamespace int
 }
 
 // rule allows the audiences to the ServiceAccounts in the namespaces.

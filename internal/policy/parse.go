@@ -25,10 +25,16 @@ const (
 	defaultMaxExpiration = 24 * time.Hour
 	defaultMaxPerPod     = 16
 	maxPerPodLimit       = 256
-	maxAudienceBytes     = 512
-	maxNamespaceBytes    = 63
-	maxAccountBytes      = 253
-	maxRuleNameBytes     = 63
+	// A Role with the most audiences of a ServiceAccount has 64 KiB by default, and 256 KiB at most: etcd takes 1.5 MiB, a
+	// request 3 MiB, in which a character has up to six bytes, and every API server keeps all Roles in memory.
+	defaultMaxAccount   = 256
+	maxAccountLimit     = 1024
+	defaultMaxNamespace = 4096
+	maxNamespaceLimit   = 16384
+	maxAudienceBytes    = 512
+	maxNamespaceBytes   = 63
+	maxAccountBytes     = 253
+	maxRuleNameBytes    = 63
 )
 
 // file is the policy as administrators write it.
@@ -45,6 +51,11 @@ type file struct {
 	MaxExpiration string `json:"maxExpiration"`
 	// MaxPerPod is the largest number of tokens of one pod; 16 by default.
 	MaxPerPod int `json:"maxPerPod"`
+	// MaxAudiencesPerServiceAccount is the largest number of different audiences, and of different lifetimes, that all
+	// pods of one ServiceAccount are granted together; 256 by default.
+	MaxAudiencesPerServiceAccount int `json:"maxAudiencesPerServiceAccount"`
+	// MaxAudiencesPerNamespace is the largest number of audiences of all ServiceAccounts in a namespace; 4096 by default.
+	MaxAudiencesPerNamespace int `json:"maxAudiencesPerNamespace"`
 }
 
 type fileRule struct {
@@ -87,6 +98,17 @@ type problems []string
 
 func (p *problems) add(format string, args ...any) { *p = append(*p, fmt.Sprintf(format, args...)) }
 
+// number returns a limit, which is the default when it is not given.
+func (p *problems) number(field string, value, byDefault, most int) int {
+	if value == 0 {
+		return byDefault
+	}
+	if value < 1 || value > most {
+		p.add("%s: %d is not allowed, use 1 to %d", field, value, most)
+	}
+	return value
+}
+
 func (f *file) compile(problems *problems) *Policy {
 	if f.APIVersion != apiVersion {
 		problems.add("apiVersion: %s is not known, use %q", quote(f.APIVersion), apiVersion)
@@ -108,13 +130,10 @@ func (f *file) compile(problems *problems) *Policy {
 		}
 		p.excluded[name] = true
 	}
-	p.maxSeconds, p.maxPerPod = f.maxSeconds(problems), f.MaxPerPod
-	if p.maxPerPod == 0 {
-		p.maxPerPod = defaultMaxPerPod
-	}
-	if p.maxPerPod < 1 || p.maxPerPod > maxPerPodLimit {
-		problems.add("maxPerPod: %d is not allowed, use 1 to %d", p.maxPerPod, maxPerPodLimit)
-	}
+	p.maxSeconds = f.maxSeconds(problems)
+	p.maxPerPod = problems.number("maxPerPod", f.MaxPerPod, defaultMaxPerPod, maxPerPodLimit)
+	p.maxPerAccount = problems.number("maxAudiencesPerServiceAccount", f.MaxAudiencesPerServiceAccount, defaultMaxAccount, maxAccountLimit)
+	p.maxPerNamespace = problems.number("maxAudiencesPerNamespace", f.MaxAudiencesPerNamespace, defaultMaxNamespace, maxNamespaceLimit)
 	return p
 }
 

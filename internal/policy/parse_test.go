@@ -9,28 +9,30 @@ import (
 
 func TestParse(t *testing.T) {
 	type limits struct {
-		MaxSeconds       int64
-		MaxPerPod, Rules int
+		MaxSeconds                                 int64
+		MaxPerPod, PerAccount, PerNamespace, Rules int
 	}
 	tests := map[string]struct {
 		text string
 		want limits
 	}{
-		"only what is required":          {header, limits{86400, 16, 0}},
-		"lists that are null":            {header + "allow:\nrbacNamespaces:\nexcludeNamespaces: null\n", limits{86400, 16, 0}},
-		"everything":                     {example, limits{28800, 3, 3}},
-		"zeros, as in the webhook's":     {header + "maxExpiration: 0s\nmaxPerPod: 0\n", limits{86400, 16, 0}},
-		"the least":                      {header + "maxExpiration: 10m\nmaxPerPod: 1\n", limits{600, 1, 0}},
-		"the most":                       {header + "maxExpiration: 4294967296s\nmaxPerPod: 256\n", limits{1 << 32, 256, 0}},
-		"JSON":                           {`{"apiVersion": "podtoken.dev/v1alpha1", "kind": "PolicyConfiguration", "maxPerPod": 2}`, limits{86400, 2, 0}},
-		"two rules of one name":          {header + "allow:\n" + strings.Repeat("- {name: a, namespaces: [a], serviceAccounts: [a], audiences: [a]}\n", 2), limits{86400, 16, 2}},
-		"names of the greatest length":   {header + "rbacNamespaces: ['" + strings.Repeat("a", 63) + "*']\n", limits{86400, 16, 0}},
-		"a ServiceAccount with a period": {header + "allow: [{namespaces: [a], serviceAccounts: [a.b-c*], audiences: [zürich]}]\n", limits{86400, 16, 1}},
+		"only what is required":          {header, limits{86400, 16, 256, 4096, 0}},
+		"lists that are null":            {header + "allow:\nrbacNamespaces:\nexcludeNamespaces: null\n", limits{86400, 16, 256, 4096, 0}},
+		"everything":                     {example, limits{28800, 3, 256, 4096, 3}},
+		"zeros, as in the webhook's":     {header + "maxExpiration: 0s\nmaxPerPod: 0\n", limits{86400, 16, 256, 4096, 0}},
+		"the least":                      {header + "maxExpiration: 10m\nmaxPerPod: 1\n", limits{600, 1, 256, 4096, 0}},
+		"the most":                       {header + "maxExpiration: 4294967296s\nmaxPerPod: 256\n", limits{1 << 32, 256, 256, 4096, 0}},
+		"the least audiences":            {header + "maxAudiencesPerServiceAccount: 1\nmaxAudiencesPerNamespace: 1\n", limits{86400, 16, 1, 1, 0}},
+		"the most audiences":             {header + "maxAudiencesPerServiceAccount: 1024\nmaxAudiencesPerNamespace: 16384\n", limits{86400, 16, 1024, 16384, 0}},
+		"JSON":                           {`{"apiVersion": "podtoken.dev/v1alpha1", "kind": "PolicyConfiguration", "maxPerPod": 2}`, limits{86400, 2, 256, 4096, 0}},
+		"two rules of one name":          {header + "allow:\n" + strings.Repeat("- {name: a, namespaces: [a], serviceAccounts: [a], audiences: [a]}\n", 2), limits{86400, 16, 256, 4096, 2}},
+		"names of the greatest length":   {header + "rbacNamespaces: ['" + strings.Repeat("a", 63) + "*']\n", limits{86400, 16, 256, 4096, 0}},
+		"a ServiceAccount with a period": {header + "allow: [{namespaces: [a], serviceAccounts: [a.b-c*], audiences: [zürich]}]\n", limits{86400, 16, 256, 4096, 1}},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			p := mustParse(t, test.text)
-			if diff := cmp.Diff(test.want, limits{p.maxSeconds, p.maxPerPod, p.Rules()}); diff != "" {
+			if diff := cmp.Diff(test.want, limits{p.maxSeconds, p.maxPerPod, p.MaxPerServiceAccount(), p.MaxPerNamespace(), p.Rules()}); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
 		})
@@ -62,6 +64,9 @@ func TestParseErrors(t *testing.T) {
 		"a negative maximum":          {header + "maxExpiration: -1h", `maxExpiration: "-1h" is not allowed`},
 		"a negative number":           {header + "maxPerPod: -1", `maxPerPod: -1 is not allowed, use 1 to 256`},
 		"too large a number":          {header + "maxPerPod: 257", `maxPerPod: 257 is not allowed, use 1 to 256`},
+		"too many audiences":          {header + "maxAudiencesPerServiceAccount: 1025", `maxAudiencesPerServiceAccount: 1025 is not allowed, use 1 to 1024`},
+		"a negative number of them":   {header + "maxAudiencesPerNamespace: -1", `maxAudiencesPerNamespace: -1 is not allowed, use 1 to 16384`},
+		"too many in a namespace":     {header + "maxAudiencesPerNamespace: 16385", `maxAudiencesPerNamespace: 16385 is not allowed, use 1 to 16384`},
 		"an empty rule": {
 			rule(""), `allow[0].namespaces: is missing or empty: list what the rule is for, ["*"] for all; ` +
 				`allow[0].serviceAccounts: is missing or empty: list what the rule is for, ["*"] for all; ` +

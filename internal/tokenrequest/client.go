@@ -195,7 +195,19 @@ func (c *Client) mint(ctx context.Context, spec api.TokenSpec, credential string
 	if err != nil {
 		return sidecar.Token{}, &sidecar.Error{Class: sidecar.ClassAnswer, Status: answer.StatusCode, Message: clean(err.Error(), credential)}
 	}
+	if token.Claims.Extended(token.Expires) {
+		return sidecar.Token{}, &sidecar.Error{Class: sidecar.ClassConfiguration, Status: answer.StatusCode, Message: extended(token, spec)}
+	}
 	return token, nil
+}
+
+// extended is about a token that outlives its grant, which is never used: whoever steals it has it for a year. Admission, and
+// with it the guard, cannot see it: the API server shortens a lifetime after admission, and extends what is then 3607 s.
+func extended(token sidecar.Token, spec api.TokenSpec) string {
+	granted := token.Expires.Sub(token.Claims.IssuedAt).Round(time.Second)
+	return fmt.Sprintf("token not used: the API server granted %s of the %s requested, and then made it valid for %s: if its flag "+
+		"--service-account-max-token-expiration is %s, change that by a second, or set %s%s to at most 1h",
+		granted, time.Duration(spec.ExpirationSeconds)*time.Second, token.Claims.Expires.Sub(token.Claims.IssuedAt), granted, api.AnnotationExpirationOf, spec.Name)
 }
 
 func (c *Client) request(spec api.TokenSpec) tokenRequest {

@@ -121,6 +121,15 @@ func TestRefusals(t *testing.T) {
 		"403: no permission": {
 			fakeapi.Refuse(403, "Forbidden", "serviceaccounts \"cart\" is forbidden"),
 			sidecar.Error{Class: "Forbidden", Status: 403, Reason: "Forbidden", Message: "serviceaccounts \"cart\" is forbidden"}},
+		"403: the namespace is being deleted": {
+			plain(403, `{"kind":"Status","reason":"Forbidden","message":"serviceaccounts \"cart\" is forbidden: unable to create new content in namespace shop because it is being terminated",`+
+				`"details":{"name":"cart","kind":"serviceaccounts","causes":[{"reason":"NamespaceTerminating","message":"namespace shop is being terminated","field":"metadata.namespace"}]}}`),
+			sidecar.Error{Class: "Forbidden", Status: 403, Reason: "Forbidden", Message: "the namespace is being deleted, and the API server creates no tokens in it any more; " +
+				"the current token stays until it expires: if the pod needs it for longer, set a longer podtoken.dev/expiration or a shorter terminationGracePeriodSeconds: " +
+				"serviceaccounts \"cart\" is forbidden: unable to create new content in namespace shop because it is being terminated"}},
+		"403: another cause": {
+			plain(403, `{"kind":"Status","reason":"Forbidden","message":"no","details":{"causes":[{"reason":"FieldValueInvalid","message":"NamespaceTerminating"}]}}`),
+			sidecar.Error{Class: "Forbidden", Status: 403, Reason: "Forbidden", Message: "no"}},
 		"404: the pod is gone": {
 			fakeapi.Refuse(404, "NotFound", "pods \"cart-6d5f\" not found"),
 			sidecar.Error{Class: "NotFound", Status: 404, Reason: "NotFound", Message: "pods \"cart-6d5f\" not found"}},
@@ -221,7 +230,6 @@ func TestAnswersThatAreNotWhatWasAskedFor(t *testing.T) {
 		"another namespace":                    {func(c *jwt.Claims) { c.Namespace = "store" }, "the token is not bound to this pod"},
 		"another ServiceAccount":               {func(c *jwt.Claims) { c.ServiceAccountName = "admin" }, "the token is of another ServiceAccount"},
 		"a token that ends when it begins":     {func(c *jwt.Claims) { c.Expires = c.IssuedAt }, "the token ends when it begins"},
-		"a token that was extended to a year":  {func(c *jwt.Claims) { c.WarnAfter = c.Expires; c.Expires = c.IssuedAt.Add(365 * 24 * time.Hour) }, ""},
 		"a clock that is years from ours":      {func(c *jwt.Claims) { c.IssuedAt = c.IssuedAt.AddDate(-5, 0, 0) }, ""},
 		"a status that ends before the claims": {func(c *jwt.Claims) { c.IssuedAt = c.IssuedAt.AddDate(5, 0, 0); c.Expires = c.Expires.AddDate(6, 0, 0) }, "the token ends when it begins"},
 	} {
@@ -237,6 +245,34 @@ func TestAnswersThatAreNotWhatWasAskedFor(t *testing.T) {
 			}
 			if diff := cmp.Diff(sidecar.Error{Class: "Answer", Status: 201, Message: c.want}, failure(t, client)); diff != "" {
 				t.Error(diff)
+			}
+		})
+	}
+}
+
+// With --service-account-max-token-expiration=1h0m7s kube-apiserver shortens what was requested to 3607 s, after admission, and
+// makes of that a token of one year, if all its audiences are its own. Such a token is never handed out, and the message says what to do.
+func TestATokenThatOutlivesItsGrantIsNotUsed(t *testing.T) {
+	year := func(c *jwt.Claims) { c.Expires = c.IssuedAt.Add(365 * 24 * time.Hour) }
+	for name, change := range map[string]func(*jwt.Claims){
+		"kube-apiserver":    func(c *jwt.Claims) { c.WarnAfter = c.Expires; year(c) },
+		"without warnafter": year,
+	} {
+		t.Run(name, func(t *testing.T) {
+			server := fakeapi.Start(t)
+			client, _ := client(t, server)
+			server.SetLifetime(3607 * time.Second)
+			server.SetClaims(change)
+			spec := api.TokenSpec{Name: "api", Audiences: []string{"https://kubernetes.default.svc"}, ExpirationSeconds: 7200}
+			token, err := client.Mint(t.Context(), spec)
+			want := &sidecar.Error{Class: "Configuration", Status: 201, Message: "token not used: the API server granted 1h0m7s of the 2h0m0s requested, and then " +
+				"made it valid for 8760h0m0s: if its flag --service-account-max-token-expiration is 1h0m7s, change that by a second, or set podtoken.dev/expiration.api to at most 1h"}
+			if diff := cmp.Diff(want, err); diff != "" || token.Secret != "" {
+				t.Errorf("token of %v\n%s", token.Claims, diff)
+			}
+			server.SetClaims(nil)
+			if _, err := client.Mint(t.Context(), spec); err != nil {
+				t.Errorf("3607 s that stay 3607 s: %v", err)
 			}
 		})
 	}

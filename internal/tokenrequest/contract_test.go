@@ -7,6 +7,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	authenticationv1 "k8s.io/api/authentication/v1"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	kjson "sigs.k8s.io/json"
@@ -80,7 +81,9 @@ func TestAnswersOfKubernetesAreUnderstood(t *testing.T) {
 
 	encoded, err = json.Marshal(metav1.Status{
 		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Status"}, Status: "Failure", Code: 429, Reason: "TooManyRequests",
-		Message: "later", Details: &metav1.StatusDetails{RetryAfterSeconds: 7},
+		Message: "later", Details: &metav1.StatusDetails{
+			RetryAfterSeconds: 7, Causes: []metav1.StatusCause{{Type: corev1.NamespaceTerminatingCause, Message: "m", Field: "metadata.namespace"}},
+		},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -91,6 +94,7 @@ func TestAnswersOfKubernetesAreUnderstood(t *testing.T) {
 	}
 	wantStatus := status{Kind: "Status", Message: "later", Reason: "TooManyRequests"}
 	wantStatus.Details.RetryAfterSeconds = 7
+	wantStatus.Details.Causes = []cause{{causeNamespaceTerminating}}
 	if diff := cmp.Diff(wantStatus, gotStatus); diff != "" {
 		t.Error(diff)
 	}

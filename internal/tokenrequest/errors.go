@@ -3,16 +3,22 @@ package tokenrequest
 import (
 	"encoding/json"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 	"unicode"
 
+	"github.com/podtoken/podtoken/pkg/api"
 	"github.com/podtoken/podtoken/pkg/sidecar"
 )
 
 // maxMessageBytes bounds a message of the API server, which may quote whole lists.
 const maxMessageBytes = 600
+
+// namespaceTerminating comes before the API server's own message, which may be cut off.
+const namespaceTerminating = "the namespace is being deleted, and the API server creates no tokens in it any more; the current token stays until it expires: " +
+	"if the pod needs it for longer, set a longer " + api.AnnotationExpiration + " or a shorter terminationGracePeriodSeconds: "
 
 // refused makes an error of an answer that is not a success. See the handler in
 // k8s.io/kubernetes@v1.37.2/pkg/registry/core/serviceaccount/storage/token.go for who answers what.
@@ -25,6 +31,10 @@ func refused(answer *http.Response, body []byte, credential string) *sidecar.Err
 	retryAfter := parseRetryAfter(answer.Header.Get("Retry-After"))
 	if retryAfter == 0 {
 		retryAfter = time.Duration(max(0, min(s.Details.RetryAfterSeconds, maxRetryAfterSeconds))) * time.Second
+	}
+	if slices.Contains(s.Details.Causes, cause{causeNamespaceTerminating}) {
+		// The admission plugin NamespaceLifecycle: true of every token, the kubelet's too, and nothing that a right would change.
+		s.Message = namespaceTerminating + s.Message
 	}
 	return &sidecar.Error{
 		Class:      classOf(answer.StatusCode, retryAfter),

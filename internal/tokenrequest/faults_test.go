@@ -158,6 +158,9 @@ func wireFaults(t *testing.T, server *fakeapi.Server, credentials string) map[st
 		"another pod":      wrong(func(c *jwt.Claims) { c.PodUID = "other" }),
 		"another audience": wrong(func(c *jwt.Claims) { c.Audiences = []string{"other"} }),
 		"no life":          wrong(func(c *jwt.Claims) { c.Expires = c.IssuedAt }),
+		"a year of life": {sidecar.ClassConfiguration, func() {
+			server.SetClaims(func(c *jwt.Claims) { c.WarnAfter, c.Expires = c.Expires, c.IssuedAt.AddDate(1, 0, 0) })
+		}},
 		"no CA": {sidecar.ClassCredential, func() {
 			own := server.CA
 			server.CA = []byte("x")

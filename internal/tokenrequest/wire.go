@@ -40,6 +40,14 @@ type status struct {
 	Message string `json:"message"`
 	Reason  string `json:"reason"`
 	Details struct {
-		RetryAfterSeconds int `json:"retryAfterSeconds"`
+		RetryAfterSeconds int     `json:"retryAfterSeconds"`
+		Causes            []cause `json:"causes"`
 	} `json:"details"`
 }
+
+type cause struct {
+	Reason string `json:"reason"`
+}
+
+// causeNamespaceTerminating is k8s.io/api/core/v1 NamespaceTerminatingCause.
+const causeNamespaceTerminating = "NamespaceTerminating"

@@ -40,6 +40,7 @@ type Reader struct {
 	text     string
 	syntax   error
 	mismatch error
+	elements int
 }
 
 // readers are reused: a decoder has stacks and buffers of its own.
@@ -102,10 +103,24 @@ func (r *Reader) Array(element func()) {
 		return
 	}
 	for r.syntax == nil && r.decoder.PeekKind() != ']' {
+		if r.elements++; r.elements > maxElements {
+			r.next()
+			if r.mismatch == nil { // the pointer is a string of its own for each element
+				r.mismatchAt(r.decoder.StackPointer().Parent(), fewElements)
+			}
+			continue
+		}
 		element()
 	}
 	r.leave()
 }
+
+// maxElements is how many elements of arrays and maps are kept of a document. Three bytes of JSON are hundreds in memory, and
+// no Pod has so many.
+const (
+	maxElements = 20000
+	fewElements = "within the first 20000 elements of all lists"
+)
 
 // enter goes into an object or array.
 func (r *Reader) enter(kind jsontext.Kind, want string) bool {
@@ -239,7 +254,11 @@ func (r *Reader) Strings(wanted func(name string) bool) map[string]string {
 		case r.syntax == nil && r.decoder.PeekKind() != '"' && r.decoder.PeekKind() != 'n':
 			r.Skip()
 			r.mismatchAt(r.decoder.StackPointer().Parent(), "an object of strings")
+		case r.elements >= maxElements:
+			r.Skip()
+			r.mismatchAt(r.decoder.StackPointer().Parent(), fewElements)
 		default:
+			r.elements++
 			values[name] = r.String()
 		}
 	})

@@ -91,3 +91,28 @@ func TestReaderIsReused(t *testing.T) {
 		}
 	}
 }
+
+// What goes beyond the elements that are kept is read past, and one mismatch tells where.
+func TestFewElements(t *testing.T) {
+	text := `{"a":[` + strings.TrimSuffix(strings.Repeat("1,", maxElements+2), ",") + `],"b":{"x":"y"},"c":"kept"}`
+	count, kept := 0, ""
+	var values map[string]string
+	err := Document([]byte(text), func(r *Reader) {
+		r.Object(func(name string) {
+			switch name {
+			case "a":
+				r.Array(func() { count++; r.Skip() })
+			case "b":
+				values = r.Strings(nil)
+			default:
+				kept = r.String()
+			}
+		})
+	})
+	if err == nil || err.Error() != `field "a" has a value that is not within the first 20000 elements of all lists` {
+		t.Errorf("err = %v", err)
+	}
+	if count != maxElements || len(values) != 0 || kept != "kept" {
+		t.Errorf("%d elements, values %v, %q afterwards", count, values, kept)
+	}
+}

@@ -47,6 +47,11 @@ func (p *plan) conflicts() []problem {
 	}
 
 	for _, m := range p.members {
+		if m.selected && m.TerminationMessagePath != "" && below(m.TerminationMessagePath, p.req.mountPath) {
+			// The kubelet mounts a file there, for which the container runtime finds no place in a volume that is read-only.
+			add("container %s has the terminationMessagePath %s, where the tokens belong: set another, or set %s",
+				quote(m.Name), quote(m.TerminationMessagePath), api.AnnotationMountPath)
+		}
 		for _, mount := range m.VolumeMounts {
 			switch {
 			case mount.Name == api.VolumeAPI:

@@ -143,9 +143,17 @@ func TestParseValues(t *testing.T) {
 			refused: []string{"", "4", "44", "00400", "0o400", "0200", "0000", "0044", "0666", "0420", "0402", "1400", "2440", "4400", "0888", "+400", "-400", "u=r", " 400", "0x10", "0_40"},
 		},
 		"mount-path": {
-			parse:   func(s string) (any, error) { return parseMountPath(s) },
-			good:    map[string]any{"/a": "/a", "/var/run/secrets/x": "/var/run/secrets/x", "/a..b": "/a..b", "/" + long[:254]: "/" + long[:254]},
-			refused: []string{"", "/", "a", "./a", "/a/", "/a//b", "/a/./b", "/a/../b", "/..", "/a:b", "/$(HOME)", "/a b", "/a\n", "/\xff", "C:\\tokens", "/" + long},
+			parse: func(s string) (any, error) { return parseMountPath(s) },
+			good: map[string]any{"/a": "/a", "/var/run/secrets/x": "/var/run/secrets/x", "/a..b": "/a..b", "/" + long[:254]: "/" + long[:254],
+				// Beside what every container gets, or of the image alone.
+				"/etc/podtoken": "/etc/podtoken", "/etc/hosts.d": "/etc/hosts.d", "/dev/podtoken": "/dev/podtoken", "/dev/shm/tokens": "/dev/shm/tokens", "/dev/pts-tokens": "/dev/pts-tokens",
+				"/process": "/process", "/system/tokens": "/system/tokens", "/usr": "/usr", "/lib": "/lib", "/var/run": "/var/run", "/tmp": "/tmp",
+			},
+			refused: []string{
+				"/proc", "/proc/tokens", "/proc/self/fd", "/sys", "/sys/fs/cgroup", "/sys/tokens", "/etc", "/etc/hosts", "/etc/hosts/tokens", "/etc/hostname", "/etc/resolv.conf",
+				"/dev", "/dev/pts", "/dev/pts/x", "/dev/null", "/dev/termination-log",
+				"", "/", "a", "./a", "/a/", "/a//b", "/a/./b", "/a/../b", "/..", "/a:b", "/$(HOME)", "/a b", "/a\n", "/\xff", "C:\\tokens", "/" + long,
+			},
 		},
 		"containers": {
 			parse:   func(s string) (any, error) { return parseNames(s) },
@@ -181,7 +189,9 @@ func TestParseValues(t *testing.T) {
 				"", "localhost:8080", "//localhost:8080/", "https://localhost:8080/", "HTTP//localhost:1/", "http://localhost/", "http://localhost:/", "http://localhost:0/",
 				"http://localhost:65536/", "http://localhost:http/", "http://example.com:80/", "http://10.0.0.1:80/", "http://127.0.0.1.example.com:80/", "http://localhost.:80/",
 				"http://user@localhost:80/", "http://a:b@localhost:80/", "http://localhost:80/#f", "http://localhost:80/#", "http://localhost:80/a b", "http://localhost:80/$(HOME)",
-				"http://localhost:80/ä", "http://LOCALHOST:80/\n", "http://0.0.0.0:80/", "http://127.1:80/", "http://2130706433:80/", "unix:///socket", "http://localhost:80/" + long + long + long + long,
+				"http://localhost:80/ä", "http://LOCALHOST:80/\n", "http://0.0.0.0:80/", "http://127.1:80/", "http://2130706433:80/", "unix:///socket",
+				"http://[::1%25eth0]:80/", "http://[::1%eth0]:80/", "http://[::1%25]:80/", "http://[::1%]:80/", "http://[::1%251]:80/", "http://[fe80::1%25lo]:80/",
+				"http://[::ffff:127.0.0.1%25lo]:80/", "http://[0:0:0:0:0:0:0:1%25lo]:80/", "http://127.0.0.1%25lo:80/", "http://localhost%25lo:80/", "http://[localhost]:80/", "http://localhost:80/" + long + long + long + long,
 			},
 		},
 		"notify-signal": {

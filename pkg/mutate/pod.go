@@ -62,6 +62,8 @@ type Container struct {
 	Resources       Resources
 	VolumeMounts    []VolumeMount
 	SecurityContext SecurityContext
+	// TerminationMessagePath is where the kubelet mounts a file of its own.
+	TerminationMessagePath string
 }
 
 // ContainerPort of a Container. Protocol is TCP when empty.

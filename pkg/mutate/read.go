@@ -3,6 +3,7 @@ package mutate
 import (
 	"bytes"
 	"encoding/json"
+	"strconv"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -71,6 +72,9 @@ func matters(annotation string) bool {
 	return strings.HasPrefix(annotation, api.Prefix) || annotation == api.AnnotationSafeToEvict || annotation == api.AnnotationMirrorPod
 }
 
+// maxContainers is more than a node can run in one Pod. The patch has some hundred bytes for each token in each of them.
+const maxContainers = 1000
+
 func readSpec(r *jsonread.Reader) (s Spec) {
 	r.Object(func(name string) {
 		switch name {
@@ -104,6 +108,9 @@ func readSpec(r *jsonread.Reader) (s Spec) {
 			r.Skip()
 		}
 	})
+	if len(s.InitContainers)+len(s.Containers) > maxContainers {
+		r.Mismatch("one with at most " + strconv.Itoa(maxContainers) + " containers")
+	}
 	return s
 }
 
@@ -186,6 +193,8 @@ func readContainer(r *jsonread.Reader) (c Container) {
 			c.Resources = readResources(r)
 		case "volumeMounts":
 			c.VolumeMounts = readList(r, readVolumeMount)
+		case "terminationMessagePath":
+			c.TerminationMessagePath = r.String()
 		case "securityContext":
 			c.SecurityContext = readSecurityContext(r)
 		default:

@@ -149,6 +149,7 @@ func (p *plainReader) container(raw json.RawMessage) Container {
 		SecurityContext: SecurityContext{
 			plainValue[*int64](p, security["runAsUser"]), plainValue[*corev1.SELinuxOptions](p, security["seLinuxOptions"]),
 		},
+		TerminationMessagePath: plainValue[string](p, f["terminationMessagePath"]),
 	}
 }
 

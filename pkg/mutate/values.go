@@ -171,7 +171,27 @@ func parseMountPath(value string) (string, error) {
 		return "", fmt.Errorf("is not a usable directory: use an absolute path as %q of at most %d bytes, other than \"/\", without '.', '..', "+
 			"'//', a '/' at the end, ':', '$' and blanks", api.DefaultMountPath, maxPathBytes)
 	}
+	for _, mounted := range mountedInAll {
+		switch {
+		case below(mounted, value):
+			return "", fmt.Errorf("would hide %s, which every container gets from the kubelet or the container runtime: use a directory of its own such as %q",
+				mounted, api.DefaultMountPath)
+		case below(value, mounted):
+			return "", fmt.Errorf("is at or below %s, which every container gets from the kubelet or the container runtime: use a directory of its own such as %q",
+				mounted, api.DefaultMountPath)
+		}
+	}
 	return value, nil
+}
+
+// mountedInAll are the paths that the kubelet and the container runtime mount in every container, or make there. A volume at,
+// below or above one of them breaks the container, whatever its image is: it does not start, or has no name resolution, no
+// devices, no terminal. Directories that only the image fills (/usr, /lib, /app) are not here, nor /dev/shm and /dev/mqueue: what its
+// programs need is known to its author alone.
+var mountedInAll = []string{
+	"/proc", "/sys",
+	"/dev/null", "/dev/pts", corev1.TerminationMessagePathDefault,
+	"/etc/hosts", "/etc/hostname", "/etc/resolv.conf",
 }
 
 // parseNames returns a list of container names, without duplicates. That the pod has them is checked elsewhere.
@@ -227,7 +247,7 @@ func parseDelivery(value string) (bool, error) {
 // parseNotify checks a loopback URL. It becomes an argument, where the kubelet would expand "$(NAME)".
 func parseNotify(value string) (string, error) {
 	usage := errors.New(`is not allowed: use a URL as "http://localhost:8080/reload", with a port, of the pod's own loopback (localhost, 127.0.0.0/8 or [::1]), ` +
-		`without user, fragment, blanks and '$'`)
+		`without user, zone, fragment, blanks and '$'`)
 	bad := func(r rune) bool { return r <= ' ' || r > '~' || r == '$' }
 	u, err := url.Parse(value)
 	if err != nil || len(value) > maxURLBytes || strings.ContainsFunc(value, bad) || u.Scheme != "http" || u.User != nil || strings.Contains(value, "#") {
@@ -236,7 +256,8 @@ func parseNotify(value string) (string, error) {
 	if port, err := strconv.ParseUint(u.Port(), 10, 16); err != nil || port == 0 {
 		return "", usage
 	}
-	if address, err := netip.ParseAddr(u.Hostname()); u.Hostname() != "localhost" && (err != nil || !address.IsLoopback()) {
+	// A zone names a network interface: only an address of a link has one, and the loopback's has none.
+	if address, err := netip.ParseAddr(u.Hostname()); u.Hostname() != "localhost" && (err != nil || !address.IsLoopback() || address.Zone() != "") {
 		return "", usage
 	}
 	return value, nil

@@ -13,10 +13,10 @@ between. So the guard does not rely on what was authorized: it asks the authoriz
 	2  any                                     no       -                     any    any         denied: the right was withdrawn
 	3  any                                     yes      any                   any    yes         allowed (wildcards, and explicit permissions)
 	4  <name> itself                           yes      podtoken's grant      any    no          what the grant declares, bound to the calling Pod
-	5  <name> itself                           yes      another binding       yes    no          the same: the mark counts beside a Role written by hand
+	5  <name> itself                           yes      another, or unknown   yes    no          the same: the mark counts beside a Role written by hand
 	6  <name> itself                           yes      another binding       no     no          allowed: podtoken-guard-strict denies it
 	7  any other ServiceAccount or user        yes      podtoken's grant      any    no          denied: a copied grant
-	8  any other ServiceAccount or user        yes      another binding       yes    no          denied: a copied grant
+	8  any other ServiceAccount or user        yes      another, or unknown   yes    no          denied: a copied grant
 	9  any other ServiceAccount or user        yes      another binding       no     no          allowed: people and operators that mint for others
 	10 a ServiceAccount, <name> itself or not  yes      reason is not RBAC's  no     no          denied: podtoken cannot tell its grant from other rights
 	11 any other user                          yes      reason is not RBAC's  no     no          allowed: webhook authorizers of clouds let people in
@@ -29,9 +29,10 @@ tokens.unguarded.podtoken.dev <name>, which a caller that may do everything may 
 
 One call of an authorizer costs 350,000 of the 1,000,000 units of an expression and of the 10,000,000 of a binding, hence an
 expression for each audience: 8 audiences need at most 20 calls. Conditions have no variables and are all evaluated, also for
-kubelets, before the first that is false counts: they compare strings only. Lifetimes are asked before audiences, and
-the controller takes away before it adds, so that no mixture of an old grant and a new one is allowed.
-messageExpression and auditAnnotations have no authorizer.
+kubelets, before the first that is false counts: they compare strings only. A grant can change
+between two questions: then each audience and the lifetime were granted at some moment of the request, not necessarily the same one.
+messageExpression and auditAnnotations have no authorizer. A message must be one line of at most 5 KiB, or the API server drops it: what
+callers choose is quoted, and cut.
 */}}
 {{- define "podtoken.guard" -}}
 {{ include "podtoken.guard.policy" . }}
@@ -53,7 +54,7 @@ messageExpression and auditAnnotations have no authorizer.
     - name: unknownReason
       expression: >-
         variables.allowed && request.userInfo.username.startsWith('system:serviceaccount:') &&
-        !variables.create.reason().matches('^RBAC: allowed by (Cluster)?RoleBinding "')
+        !variables.create.reason().matches('^RBAC: allowed by (Cluster)?RoleBinding "([^"\\\\]|\\\\.)*" of (Cluster)?Role "([^"\\\\]|\\\\.)*" to ')
     {{- include "podtoken.guard.unguarded" . | nindent 4 }}
     # Rows 2, 4, 5, 7, 8 and 10. The mark comes first: what takes it takes the right before, or with it.
     - name: guarded
@@ -73,6 +74,9 @@ messageExpression and auditAnnotations have no authorizer.
     - name: seconds
       expression: object.spec.?expirationSeconds.orValue(3600)
     {{- include "podtoken.guard.account" . | nindent 4 }}
+    - name: caller
+      expression: >-
+        strings.quote(request.userInfo.username.size() <= 512 ? request.userInfo.username : request.userInfo.username.substring(0, 512) + '...')
     {{- range $i := until 8 }}
     - name: renew{{ $i }}
       expression: >-
@@ -93,18 +97,18 @@ messageExpression and auditAnnotations have no authorizer.
       reason: Forbidden
     - expression: "!variables.guarded || variables.allowed"
       messageExpression: >-
-        'podtoken: "' + request.userInfo.username + '" is not allowed to create tokens of ' + variables.account + ' any more: '
+        'podtoken: ' + variables.caller + ' is not allowed to create tokens of ' + variables.account + ' any more: '
         + 'the right was withdrawn after the request was authorized'
       reason: Forbidden
     - expression: "!variables.guarded || variables.mark || variables.byGrant || !variables.unknownReason"
       messageExpression: >-
-        'podtoken: the guard does not know the reason for which the API server allows "' + request.userInfo.username
-        + '" to create tokens of ' + variables.account + ', and cannot tell it from a grant of podtoken. To exempt the caller, allow it to mint '
+        'podtoken: the guard does not know the reason for which the API server allows ' + variables.caller
+        + ' to create tokens of ' + variables.account + ', and cannot tell it from a grant of podtoken. To exempt the caller, allow it to mint '
         + 'tokens.unguarded.podtoken.dev "' + request.name + '" (see "The guard" in docs/security.md)'
       reason: Forbidden
     - expression: "!variables.guarded || variables.self"
       messageExpression: >-
-        'podtoken: "' + request.userInfo.username + '" has the grant of ' + variables.account + ', which is for that ServiceAccount alone: '
+        'podtoken: ' + variables.caller + ' has the grant of ' + variables.account + ', which is for that ServiceAccount alone: '
         + 'find the copied Role and RoleBinding (kubectl -n ' + request.namespace + ' get rolebindings -o wide), and delete them'
       reason: Forbidden
     - expression: "!variables.guarded || variables.podUID != '' && variables.podName != ''"
@@ -120,7 +124,7 @@ messageExpression and auditAnnotations have no authorizer.
         variables.reference.value().?uid.orValue('') == variables.podUID
       messageExpression: >-
         'podtoken: ' + variables.account + ' may mint only tokens that are bound to the calling pod: spec.boundObjectRef '
-        + 'must have apiVersion v1, kind Pod, name "' + variables.podName + '" and uid "' + variables.podUID + '"'
+        + 'must have apiVersion v1, kind Pod, name ' + strings.quote(variables.podName) + ' and uid ' + strings.quote(variables.podUID)
       reason: Forbidden
     - expression: >-
         !variables.guarded || size(variables.audiences) > 0 && size(variables.audiences) <= 8 && variables.audiences.all(a, a != '')
@@ -142,7 +146,8 @@ messageExpression and auditAnnotations have no authorizer.
         authorizer.group('podtoken.dev').resource('audiences').namespace(request.namespace)
         .name(variables.audiences[{{ $i }}]).check('mint').allowed()
       messageExpression: >-
-        'podtoken: ' + variables.account + ' may not mint tokens for audience "' + variables.audiences[{{ $i }}] + '": it may for '
+        'podtoken: ' + variables.account + ' may not mint tokens for audience ' + strings.quote(size(variables.audiences[{{ $i }}]) <= 512
+        ? variables.audiences[{{ $i }}] : variables.audiences[{{ $i }}].substring(0, 512) + '...') + ': it may for '
         + 'the audiences that its pods declare (annotation podtoken.dev/audience) and the policy allows'
       reason: Forbidden
     {{- end }}

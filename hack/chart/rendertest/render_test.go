@@ -95,6 +95,8 @@ func TestRefusedValues(t *testing.T) {
 		"a lifetime without a unit":          {"tokens.maxExpiration=3600", "at '/tokens/maxExpiration'"},
 		"a lifetime in days":                 {"tokens.maxExpiration=1d", "at '/tokens/maxExpiration'"},
 		"no tokens at all":                   {"tokens.maxPerPod=0", "at '/tokens/maxPerPod'"},
+		"more audiences than a Role takes":   {"tokens.maxAudiencesPerServiceAccount=1025", "at '/tokens/maxAudiencesPerServiceAccount'"},
+		"no audiences in a namespace":        {"tokens.maxAudiencesPerNamespace=0", "at '/tokens/maxAudiencesPerNamespace'"},
 		"a rule without audiences":           {"policy.allow[1].namespaces={a}", "at '/policy/allow/1': missing properties 'serviceAccounts', 'audiences'"},
 		"a rule with a word unknown":         {"policy.allow[0].namespace=a", "at '/policy/allow/0': additional properties 'namespace' not allowed"},
 		"a rule without a namespace":         {"policy.allow[0].namespaces[0]=", "at '/policy/allow/0/namespaces/0'"},
@@ -108,7 +110,12 @@ func TestRefusedValues(t *testing.T) {
 		"an annotation that is no text":      {"webhook.podAnnotations.a=1", "at '/webhook/podAnnotations/a'"},
 		"a port that is none":                {"networkPolicy.apiServerPorts={0}", "at '/networkPolicy/apiServerPorts/0'"},
 		"an address that is no network":      {"networkPolicy.apiServerCIDRs={10.0.0.1}", "at '/networkPolicy/apiServerCIDRs/0'"},
-		"a place that no FlowSchema has":     {"flowSchema.matchingPrecedence=10001", "at '/flowSchema/matchingPrecedence'"},
+		"a place behind all ServiceAccounts": {"flowSchema.matchingPrecedence=9000", "at '/flowSchema/matchingPrecedence'"},
+		"a place before kube-system's":       {"flowSchema.matchingPrecedence=900", "at '/flowSchema/matchingPrecedence'"},
+		"a level without seats":              {"flowSchema.nominalConcurrencyShares=0", "at '/flowSchema/nominalConcurrencyShares'"},
+		"more than all seats":                {"flowSchema.lendablePercent=101", "at '/flowSchema/lendablePercent'"},
+		"a level of others":                  {"flowSchema.enabled=true,flowSchema.priorityLevel=workload-high", "flowSchema.priorityLevel (workload-high) is not a value any more"},
+		"seats that are borrowed":            {"flowSchema.borrowingLimitPercent=100", "at '/flowSchema': additional properties 'borrowingLimitPercent' not allowed"},
 		"a test without audience":            {"test.audience=", "at '/test/audience'"},
 		"an issuer without a name":           {"tls.certManager.issuerRef.kind=ClusterIssuer", "at '/tls/certManager/issuerRef'"},
 		"a mode that does not exist":         {"tls.mode=vault", "at '/tls/mode'"},
@@ -120,6 +127,8 @@ func TestRefusedValues(t *testing.T) {
 		"a Secret in another mode":           {"tls.secret.name=a", "have no effect with tls.mode=certManager"},
 		"a Secret in mode selfManaged":       {"tls.mode=selfManaged,tls.secret.name=a", "have no effect with tls.mode=selfManaged"},
 		"a private key for everybody":        {"tls.mode=secret,tls.secret.name=a,tls.secret.caBundle=-----BEGIN CERTIFICATE-----\nYQ==\n-----END CERTIFICATE-----\n-----BEGIN PRIVATE KEY-----", "has a private key"},
+		"a client CA that is none":           {"webhook.clientCA=YQ==", "at '/webhook/clientCA'"},
+		"a client CA with its key":           {"webhook.clientCA=-----BEGIN CERTIFICATE-----\nYQ==\n-----END CERTIFICATE-----\n-----BEGIN PRIVATE KEY-----", "at '/webhook/clientCA'"},
 		"a value that is taken away":         {"webhook.drainSeconds=null", "missing property 'drainSeconds'"},
 		"a list that is taken away":          {"webhook.excludeNamespaces=null", "missing property 'excludeNamespaces'"},
 		"an interval without a unit":         {"metrics.serviceMonitor.interval=30", "at '/metrics/serviceMonitor/interval'"},
@@ -263,10 +272,31 @@ func TestCertManagerIsNotAskedForWithoutACluster(t *testing.T) {
 	}
 }
 
-// TestValuesOfARelease: helm upgrade --reuse-values brings the values of a release that had no modes yet.
+// TestValuesOfARelease: helm upgrade --reuse-values brings the values of a release that had no modes yet, and a priorityLevel by
+// default.
 func TestValuesOfARelease(t *testing.T) {
+	if diff := cmp.Diff(render(t), render(t, "--set", "flowSchema.priorityLevel=workload-high,flowSchema.nominalConcurrencyShares=null,flowSchema.lendablePercent=null")); diff != "" {
+		t.Errorf("render (-default +with the old value):\n%s", diff)
+	}
+	if diff := cmp.Diff(render(t, "--set", "flowSchema.enabled=true"),
+		render(t, "--set", "flowSchema.enabled=true,flowSchema.nominalConcurrencyShares=null,flowSchema.lendablePercent=null")); diff != "" {
+		t.Errorf("render (-default +without the new values of flowSchema):\n%s", diff)
+	}
 	if diff := cmp.Diff(render(t), render(t, "--set", "tls.mode=null,tls.secret=null")); diff != "" {
 		t.Errorf("render (-default +without the new values):\n%s", diff)
+	}
+}
+
+// TestFlowSchema: token requests have a level of their own, which lends but never borrows, and is no level of Kubernetes.
+func TestFlowSchema(t *testing.T) {
+	out := render(t, "--set", "flowSchema.enabled=true,flowSchema.lendablePercent=0", "--show-only", "templates/flowschema.yaml")
+	for key, want := range map[string][]string{
+		"kind": {"FlowSchema", "Group", "PriorityLevelConfiguration"}, "name": {"podtoken-tokens", "podtoken-tokens", "system:serviceaccounts", "podtoken-tokens"},
+		"nominalConcurrencyShares": {"10"}, "lendablePercent": {"0"}, "borrowingLimitPercent": {"0"}, "matchingPrecedence": {"8900"},
+	} {
+		if diff := cmp.Diff(want, values(out, key)); diff != "" {
+			t.Errorf("%s (-want +got):\n%s\n%s", key, diff, out)
+		}
 	}
 }
 

@@ -287,7 +287,7 @@ func (x *explainer) running(ctx context.Context, s *subject, r *Report) error {
 	seen := map[string]bool{}
 	for i := range events.Items {
 		event := &events.Items[i]
-		if slices.Contains([]string{"GrantRefused", "GrantConflict", "GuardMissing"}, event.Reason) && !seen[event.Reason] {
+		if slices.Contains([]string{"GrantRefused", "GrantConflict", "GrantFailed", "GuardMissing"}, event.Reason) && !seen[event.Reason] {
 			seen[event.Reason] = true
 			r.Findings.Add(plugin.Problem, checkGrant, "%s: %s", event.Reason, event.Message)
 		}

@@ -192,7 +192,7 @@ func validateNotify(value string) error {
 	target, err := url.Parse(value)
 	if err == nil && target.Scheme == "http" && target.User == nil && target.Fragment == "" {
 		address, err := netip.ParseAddr(target.Hostname())
-		if target.Hostname() == "localhost" || err == nil && address.IsLoopback() {
+		if target.Hostname() == "localhost" || err == nil && address.IsLoopback() && address.Zone() == "" {
 			return nil
 		}
 	}

@@ -172,6 +172,7 @@ func TestValidate(t *testing.T) {
 		"notify to localhost":              {func(c *Config) { c.Notify = "http://localhost:8080/reload" }, nil},
 		"notify to IPv4 loopback":          {func(c *Config) { c.Notify = "http://127.0.0.2:8080/reload?x=y" }, nil},
 		"notify to IPv6 loopback":          {func(c *Config) { c.Notify = "http://[::1]:8080" }, nil},
+		"notify with a zone":               {func(c *Config) { c.Notify = "http://[::1%25eth0]:80/" }, []string{`notify URL "http://[::1%25eth0]:80/"`}},
 		"notify to another host":           {func(c *Config) { c.Notify = "http://example.com/" }, []string{`notify URL "http://example.com/"`}},
 		"notify to a host with our prefix": {func(c *Config) { c.Notify = "http://localhost.example.com/" }, []string{"only the pod's own loopback"}},
 		"notify over TLS":                  {func(c *Config) { c.Notify = "https://localhost/" }, []string{"want http://"}},

@@ -105,6 +105,31 @@ func TestHasAudiences(t *testing.T) {
 	}
 }
 
+func TestExtended(t *testing.T) {
+	issued := time.Unix(1790000000, 0)
+	in := func(d time.Duration) time.Time { return issued.Add(d) }
+	const year, meant = 365 * 24 * time.Hour, 3607 * time.Second
+	for name, c := range map[string]struct {
+		exp, warnAfter, granted time.Time
+		want                    bool
+	}{
+		"what kube-apiserver makes of 3607 s": {in(year), in(meant), in(meant), true},
+		"without the claim":                   {exp: in(year), granted: in(meant), want: true},
+		"a token alone":                       {exp: in(year), warnAfter: in(meant), want: true},
+		"nothing is extended":                 {exp: in(time.Hour), granted: in(time.Hour)},
+		"shortened":                           {exp: in(time.Hour), granted: in(time.Hour - time.Second)},
+		"an external signer's maximum is the lifetime it grants": {in(meant), in(meant), in(meant), false},
+		"nothing is known":                        {exp: in(year)},
+		"an answer that says more than the token": {exp: in(time.Hour), granted: in(year)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := (jwt.Claims{IssuedAt: issued, Expires: c.exp, WarnAfter: c.warnAfter}).Extended(c.granted); got != c.want {
+				t.Errorf("got %v", got)
+			}
+		})
+	}
+}
+
 // FuzzParse: whatever the bytes, no panic, dates that can be printed, and no error that quotes what was read.
 func FuzzParse(f *testing.F) {
 	f.Add("x.y.z")

@@ -87,7 +87,7 @@ func dialLoopback(ctx context.Context, _, address string) (net.Conn, error) {
 	candidates := []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()}
 	if host != "localhost" {
 		one, err := netip.ParseAddr(host)
-		if err != nil || !one.IsLoopback() {
+		if err != nil || !one.IsLoopback() || one.Zone() != "" {
 			return nil, fmt.Errorf("%q is not the pod's own loopback: only localhost, 127.0.0.0/8 and [::1] are allowed", host)
 		}
 		candidates = []netip.Addr{one}
@@ -108,7 +108,7 @@ func dialLoopback(ctx context.Context, _, address string) (net.Conn, error) {
 
 // onlyLoopback looks at the address that the socket is about to connect to, however it was come by.
 func onlyLoopback(_ context.Context, _, address string, _ syscall.RawConn) error {
-	if target, err := netip.ParseAddrPort(address); err != nil || !target.Addr().IsLoopback() {
+	if target, err := netip.ParseAddrPort(address); err != nil || !target.Addr().IsLoopback() || target.Addr().Zone() != "" {
 		return fmt.Errorf("%s is not the pod's own loopback", address)
 	}
 	return nil

@@ -132,7 +132,7 @@ func TestPostErrors(t *testing.T) {
 // Whatever comes out of a URL, nothing but the loopback is dialled, and no name is looked up.
 func TestOnlyLoopbackIsDialled(t *testing.T) {
 	for _, address := range []string{
-		"192.0.2.1:80", "10.0.0.1:80", "0.0.0.0:80", "[::]:80", "[2001:db8::1]:80", "[fe80::1%lo]:80", "169.254.169.254:80",
+		"192.0.2.1:80", "10.0.0.1:80", "0.0.0.0:80", "[::]:80", "[2001:db8::1]:80", "[fe80::1%lo]:80", "169.254.169.254:80", "[::1%lo]:80",
 		"example.com:80", "localhost.example.com:80", "localhost.:80", "ip6-localhost:80", "127.1:80", "2130706433:80", ":80",
 	} {
 		connection, err := dialLoopback(t.Context(), "tcp", address)
@@ -148,7 +148,7 @@ func TestOnlyLoopbackIsDialled(t *testing.T) {
 	// The last line of defence looks at the address of the socket itself.
 	for address, want := range map[string]bool{
 		"127.0.0.1:80": true, "127.9.9.9:80": true, "[::1]:80": true, "[::ffff:127.0.0.1]:80": true,
-		"192.0.2.1:80": false, "[2001:db8::1]:80": false, "[::ffff:192.0.2.1]:80": false, "example.com:80": false, "": false,
+		"192.0.2.1:80": false, "[2001:db8::1]:80": false, "[::ffff:192.0.2.1]:80": false, "[::1%lo]:80": false, "example.com:80": false, "": false,
 	} {
 		if err := onlyLoopback(t.Context(), "tcp", address, nil); (err == nil) != want {
 			t.Errorf("%q: %v", address, err)

@@ -189,6 +189,9 @@ func (s *Source) mint(ctx context.Context) (*minted, error) {
 		return nil, fail(fmt.Errorf("the API server answered with a token for %q", claims.Audiences))
 	case lifetime <= 0:
 		return nil, fail(errors.New("the API server answered with a token that has expired"))
+	case claims.Extended(answer.Status.ExpirationTimestamp.Time):
+		return nil, fail(fmt.Errorf("the API server made a token that lasts %v of the %v requested, it is not used: "+
+			"if its flag --service-account-max-token-expiration is 1h0m7s, change that by a second, or set Expiration to at most 1h", lifetime, s.config.Expiration))
 	}
 	refreshAfter := min(lifetime*refreshAtPercent/100, maxInterval)
 	refreshAfter -= rand.N(refreshAfter/10 + 1) //nolint:gosec // jitter

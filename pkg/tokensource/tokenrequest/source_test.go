@@ -313,7 +313,12 @@ func TestAnswerIsChecked(t *testing.T) {
 	for name, test := range map[string]struct{ answer, want string }{
 		"nothing":         {"SECRET", "segments"},
 		"other audiences": {jwttest.Encode(jwt.Claims{Audiences: []string{"evil"}, IssuedAt: now, Expires: now.Add(time.Hour)}), `"evil"`},
-		"no lifetime":     {jwttest.Encode(jwt.Claims{Audiences: []string{"vault", "https://billing.example.com"}, IssuedAt: now, Expires: now}), "expired"},
+		"one year": {
+			jwttest.Encode(jwt.Claims{
+				Audiences: []string{"vault", "https://billing.example.com"}, IssuedAt: now, WarnAfter: now.Add(3607 * time.Second), Expires: now.AddDate(1, 0, 0),
+			}), "it is not used: if its flag --service-account-max-token-expiration is 1h0m7s",
+		},
+		"no lifetime": {jwttest.Encode(jwt.Claims{Audiences: []string{"vault", "https://billing.example.com"}, IssuedAt: now, Expires: now}), "expired"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

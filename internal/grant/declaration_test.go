@@ -1,0 +1,174 @@
+package grant
+
+import (
+	"fmt"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/podtoken/podtoken/pkg/api"
+)
+
+// argument is one as the webhook writes it.
+func argument(name string, seconds int64, audiences ...string) string {
+	quoted := make([]string, len(audiences))
+	for i, audience := range audiences {
+		quoted[i] = fmt.Sprintf("%q", audience)
+	}
+	return fmt.Sprintf(`--token={"name":%q,"audiences":[%s],"expirationSeconds":%d,"path":%[1]q,"mode":"0400","refreshAtPercent":80}`,
+		name, strings.Join(quoted, ","), seconds)
+}
+
+func TestParseTokens(t *testing.T) {
+	tests := map[string]struct {
+		args    []string
+		want    []api.TokenSpec
+		wantErr string
+	}{
+		"what is granted by of all tokens, in order": {
+			args: []string{
+				`--token={"name":"a","audiences":["x","y"],"expirationSeconds":600,"path":"p","mode":"0400","refreshAtPercent":80,"files":[{"path":"f"}]}`,
+				`--token={"name":"b","audiences":["\u0024(X)"],"expirationSeconds":700}`,
+			},
+			want: []api.TokenSpec{
+				{Name: "a", Audiences: []string{"x", "y"}, ExpirationSeconds: 600},
+				{Name: "b", Audiences: []string{"$(X)"}, ExpirationSeconds: 700},
+			},
+		},
+		"a name that is too long is cut": {
+			args: []string{argument(strings.Repeat("n", 200), 600, "x")},
+			want: []api.TokenSpec{{Name: strings.Repeat("n", 128), Audiences: []string{"x"}, ExpirationSeconds: 600}},
+		},
+		"no token":        {args: []string{"--notify=x"}, wantErr: "it has no argument --token"},
+		"an empty one":    {args: []string{"--token="}, wantErr: "argument --token is empty"},
+		"not JSON":        {args: []string{"--token={"}, wantErr: "argument --token is not the JSON that the webhook writes: unexpected end of JSON input"},
+		"of another type": {args: []string{`--token={"expirationSeconds":"1h"}`}, wantErr: "argument --token is not the JSON that the webhook writes: json: cannot unmarshal string into Go struct field .expirationSeconds of type int64"},
+		"more than is read": {
+			args:    []string{"--token=" + strings.Repeat("x", 256<<10)},
+			wantErr: "its arguments --token have more than 262144 bytes together",
+		},
+		"more than is kept": {
+			args:    []string{argument("a", 600, strings.Repeat("x", 72<<10))},
+			wantErr: "its arguments --token have more than 73728 bytes of names and audiences together",
+		},
+		"many empty audiences": {
+			args:    []string{argument("a", 600, slices.Repeat([]string{""}, 5000)...)},
+			wantErr: "its arguments --token have more than 73728 bytes of names and audiences together",
+		},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			got, err := parseTokens(test.args)
+			text := ""
+			if err != nil {
+				text = err.Error()
+			}
+			if diff := cmp.Diff(test.wantErr, text); diff != "" {
+				t.Errorf("error (-want +got):\n%s", diff)
+			}
+			if diff := cmp.Diff(test.want, got); diff != "" {
+				t.Errorf("tokens (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// The largest pod that the webhook makes with the default of tokens.maxPerPod is read.
+func TestTheLargestPodIsKept(t *testing.T) {
+	var args []string
+	for i := range 16 {
+		var audiences []string
+		for j := range api.MaxAudiences {
+			audiences = append(audiences, fmt.Sprintf("%02d%d%s", i, j, strings.Repeat("x", 509)))
+		}
+		args = append(args, argument(fmt.Sprintf("%02d%s", i, strings.Repeat("n", api.MaxTokenNameLength-2)), 600, audiences...))
+	}
+	tokens, err := parseTokens(args)
+	if err != nil || len(tokens) != 16 {
+		t.Errorf("%d tokens, error %v", len(tokens), err)
+	}
+}
+
+// A problem quotes what the pod's author wrote, and not all of it.
+func TestProblemsAreCut(t *testing.T) {
+	var s declarations
+	s.limit = maxNamespaceBytes
+	d := s.of("shop", []string{`--token={"expirationSeconds":` + strings.Repeat("1", 100_000) + `}`})
+	if len(d.problem) != maxProblemBytes {
+		t.Errorf("a problem of %d bytes, want %d: %.300s", len(d.problem), maxProblemBytes, d.problem)
+	}
+}
+
+// All pods of a Deployment have the same declaration in memory, which goes when the last of them goes.
+func TestDeclarationsAreShared(t *testing.T) {
+	s := declarations{limit: maxNamespaceBytes}
+	one, same := s.of("shop", []string{argument("a", 600, "x")}), s.of("shop", []string{"--notify=x", argument("a", 600, "x")})
+	if one != same {
+		t.Error("two equal declarations")
+	}
+	for name, other := range map[string]*declaration{
+		"lifetime":  s.of("shop", []string{argument("a", 601, "x")}),
+		"audience":  s.of("shop", []string{argument("a", 600, "y")}),
+		"audiences": s.of("shop", []string{argument("a", 600, "x", "y")}),
+		"name":      s.of("shop", []string{argument("b", 600, "x")}),
+		"namespace": s.of("other", []string{argument("a", 600, "x")}),
+		"tokens":    s.of("shop", []string{argument("a", 600, "x"), argument("b", 600, "y")}),
+		"problem":   s.of("shop", nil),
+	} {
+		if other == one {
+			t.Errorf("one declaration for two of another %s", name)
+		}
+	}
+	runtime.KeepAlive(one)
+	runtime.KeepAlive(same)
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+		runtime.GC()
+		s.mu.Lock()
+		left := len(s.namespaces)
+		s.mu.Unlock()
+		if left == 0 {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("declarations of %d namespaces are kept without a pod", left)
+		}
+	}
+}
+
+// A namespace has room for so much, other namespaces have theirs, and what is gone makes room at once.
+func TestNamespacesAreLimited(t *testing.T) {
+	s := declarations{limit: 100 << 10}
+	different := func(i int) []string {
+		return []string{argument("a", 600, fmt.Sprintf("%06d%s", i, strings.Repeat("x", 500)))}
+	}
+	var kept []*declaration
+	for i := range 1000 {
+		d := s.of("shop", different(i))
+		if d == crowded {
+			break
+		}
+		kept = append(kept, d)
+	}
+	if size := declarationBytes + tokenBytes + 1 + stringBytes + 506; len(kept) != s.limit/size {
+		t.Errorf("%d declarations of %d bytes are kept in %d", len(kept), size, s.limit)
+	}
+	if got := s.of("shop", different(0)); got != kept[0] {
+		t.Error("a pod that declares what is known finds no room")
+	}
+	if got := s.of("other", different(1000)); got == crowded {
+		t.Error("no room in another namespace")
+	}
+	if got := s.of("shop", different(1000)); got != crowded {
+		t.Error("there is room although there is none")
+	}
+	s.collected = time.Time{} // ten seconds later
+	runtime.KeepAlive(kept)
+	kept = nil
+	if got := s.of("shop", different(1000)); got == crowded {
+		t.Error("no room after all pods are gone")
+	}
+}
