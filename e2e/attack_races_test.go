@@ -165,7 +165,7 @@ type race struct {
 }
 
 // raceTime ends the withdrawals of a run, on a machine that has other things to do: the requests and the withdrawals have to share it.
-const raceTime = 12 * time.Second
+const raceTime = 8 * time.Second
 
 // raceTries is how often a race is run until the guard that lets go has let go.
 const raceTries = 4
