@@ -38,6 +38,7 @@ func TestRacesAgainstWithdrawals(t *testing.T) {
 	w := emptyWorld(t, "races")
 	must(t, w.cluster.InstallChart(t.Context(), chartValues(
 		"--set", "webhook.replicas=1", "--set", "controller.replicas=1", "--set", "controller.removalDelay="+raceRemovalDelay.String(),
+		"--set", "controller.withdrawalDelaySeconds=65", // the default: requests of the last race live for 28 s
 	)...), "installing podtoken")
 	a := w.arena(t)
 	a.deletedBySomebody(t)
