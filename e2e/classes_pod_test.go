@@ -137,7 +137,7 @@ func TestUnwritableFileIsExplained(t *testing.T) {
 	refuser := &refuser{answers: map[string]refusal{serviceAccount: refusals["the API server serves nobody"]}}
 	n.validate(tokenRequests, refuser.decide)
 	n.untilAsked(refuser.asked.Load)
-	n.create("pod", annotations("audience.vault", "vault"), gatedSpec())
+	n.create("pod", annotations("audience.vault", "vault"), meddlable(gatedSpec()))
 	n.meddler("pod")
 	n.meddle("pod", "full-folder", "vault")
 	refuser.allow(serviceAccount)

@@ -259,7 +259,7 @@ func TestProfiles(t *testing.T) {
 		}
 	}
 	if _, err := n.tryCreate("typo", annotations("profile", "team-vualt"), podSpec()); err == nil ||
-		!strings.Contains(denial(t, err), `names "team-vualt", which is not a profile of this installation: it has "slow", "team-vault"`) {
+		!strings.Contains(denial(t, err), `names "team-vualt", which is not a profile of this installation: it has "cloud", "slow", "team-vault"`) {
 		t.Errorf("a profile that there is not: %v", err)
 	}
 }

@@ -39,6 +39,7 @@ func chartValues(more ...string) []string {
 			{"namespaces":["` + policedPrefix + `*"],"serviceAccounts":["*"],"audiences":["public"]}]`,
 		"--set-json", `profiles={
 			"team-vault":{"vault-role.vault":"team","vault-addr.vault":"https://vault.example.com","expiration.vault":"15m"},
+			"cloud":{"azure-client-id.x":"00000000-0000-0000-0000-000000000000","azure-tenant-id.x":"11111111-1111-1111-1111-111111111111"},
 			"slow":{"refresh-at":"90%","expiration":7200}}`,
 	}, more...)
 }

@@ -84,6 +84,7 @@ var volatile = []struct {
 	{regexp.MustCompile(`\b(webhook|controller) \d+\.\d+\.\d+\S*?(,|;)`), "$1 VERSION$2"},
 	{regexp.MustCompile(`by version v[^)]+`), "by version VERSION"},
 	{regexp.MustCompile(`, from the (issuer|grant).*`), ", from SOMEWHERE"},
+	{regexp.MustCompile(`that of ServiceAccount \S+`), "that of ServiceAccount SOME"},
 	// Ages in a table, and its columns.
 	{regexp.MustCompile(`  (\d+[smhd]){1,2}\b`), "  AGE"},
 	{regexp.MustCompile(`   +`), "  "},

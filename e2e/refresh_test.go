@@ -116,7 +116,7 @@ func TestRefreshKeepsTheFileContract(t *testing.T) {
 }
 
 // debug adds an ephemeral container of a user, as kubectl debug does, which mounts the token volume, and returns its
-// output. Admission never sees it: what it can read is decided by the files' modes alone.
+// output. Admission allows that mount: what it can read is decided by the files' modes alone.
 func (n *testNamespace) debug(podName string, uid int64, command ...string) string {
 	n.t.Helper()
 	c := withUser(container("debugger", command...), uid)

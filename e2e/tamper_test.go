@@ -14,19 +14,23 @@ import (
 	"github.com/podtoken/podtoken/pkg/api"
 )
 
-// meddler is a container of the files' own user that can write to the token volume.
+// meddler is a container of the files' own user that sees the sidecar's process, and through it the token volume.
 const meddler = "meddler"
 
-// meddler adds it, with the volume at /rw. No container of the pod's spec may have that, but admission never sees ephemeral
-// containers; and a program of the sidecar's user that sees its processes gets to the files without any mount.
+// meddlable is the spec with what a meddler needs. A writable mount is rejected, in the spec and in ephemeral containers.
+func meddlable(spec corev1.PodSpec) corev1.PodSpec {
+	spec.ShareProcessNamespace = ptr(true)
+	return spec
+}
+
+// meddler adds it to a pod that is meddlable.
 func (n *testNamespace) meddler(pod string) {
 	n.t.Helper()
 	c := withUser(container(meddler, probePath, "sleep"), 1000)
-	c.VolumeMounts = []corev1.VolumeMount{{Name: api.VolumeTokens, MountPath: "/rw"}}
 	n.addEphemeral(pod, c)
 	// The pod's status would say it later: the kubelet does not look at a pod while it waits for a gate.
 	eventually(n.t, 2*time.Minute, "the meddler runs", func(context.Context) (bool, error) {
-		_, err := n.exec(pod, meddler, probePath, "stat", "/rw/"+api.StatusFile)
+		_, err := n.exec(pod, meddler, probePath, "stat", probePath)
 		return err == nil, err
 	})
 }
@@ -34,7 +38,7 @@ func (n *testNamespace) meddler(pod string) {
 // meddle has it do something to a file.
 func (n *testNamespace) meddle(pod, action, file string) {
 	n.t.Helper()
-	_, err := n.exec(pod, meddler, probePath, "tamper", action, "/rw/"+file)
+	_, err := n.exec(pod, meddler, probePath, "tamper", action, api.SidecarTokenDir+"/"+file, api.SidecarBinary, api.CommandRun)
 	must(n.t, err, "doing %q to the file %q", action, file)
 }
 
@@ -68,7 +72,7 @@ func TestWhatTheApplicationDoesToTheFilesIsUndone(t *testing.T) {
 	for token := range rows {
 		keys = append(keys, "audience."+token, "audience-"+token)
 	}
-	n.create("pod", annotations(keys...), podSpec())
+	n.create("pod", annotations(keys...), meddlable(podSpec()))
 	n.ready("pod")
 	n.meddler("pod")
 
@@ -131,7 +135,7 @@ func refreshes(metrics map[string]float64) map[string]float64 {
 func TestFullVolumeKeepsItsTokens(t *testing.T) {
 	t.Parallel()
 	n := newNamespace(t, nil)
-	n.create("pod", annotations("audience.vault", "vault", "metrics-port", metricsPort), podSpec())
+	n.create("pod", annotations("audience.vault", "vault", "metrics-port", metricsPort), meddlable(podSpec()))
 	n.ready("pod")
 	n.meddler("pod")
 	const file = api.DefaultMountPath + "/vault"

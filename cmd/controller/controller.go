@@ -142,6 +142,8 @@ func (c *controller) Run(ctx context.Context) error {
 		RemovalDelay:    c.options.removalDelay,
 		WithdrawalDelay: c.options.withdrawalDelay,
 		Guard:           c.options.guard,
+		ControllerGuard: c.options.controllerGuard,
+		Self:            c.identity.ServiceAccount,
 		Registry:        c.registry,
 		Logger:          c.logger,
 	}); err != nil {

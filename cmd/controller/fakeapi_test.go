@@ -22,7 +22,8 @@ import (
 )
 
 // fakeAPI is an API server as far as the controller can tell: objects of any kind with lists, watches that begin with
-// the objects there are, server-side apply of whole objects, and selectors. It has no admission and no authorization.
+// the objects there are, server-side apply of whole objects, and selectors. It has no authorization, and no admission but the answers
+// to the controller's probes of its guards.
 type fakeAPI struct {
 	*httptest.Server
 	mu       sync.Mutex
@@ -31,6 +32,8 @@ type fakeAPI struct {
 	watchers map[*fakeWatcher]bool
 	requests map[string]int // "verb resource"
 	log      []string       // of requests that change something
+	// lax: the guards are not enforced, whatever objects there are.
+	lax bool
 	// refuse, if set, returns a status for a request instead of an answer.
 	refuse func(verb, resource, key string) int
 	// most is how many bytes an object may have, 0 for any number: etcd takes 1.5 MiB.
@@ -235,8 +238,12 @@ func (f *fakeAPI) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	key := namespace + "/" + name
 	f.mu.Lock()
-	f.requests[verb+" "+resource]++
-	if verb != "get" && verb != "list" && verb != "watch" {
+	if r.URL.Query().Get("dryRun") != "" {
+		f.requests["probe "+resource]++
+	} else {
+		f.requests[verb+" "+resource]++
+	}
+	if verb != "get" && verb != "list" && verb != "watch" && r.URL.Query().Get("dryRun") == "" {
 		f.log = append(f.log, verb+" "+resource+" "+key)
 	}
 	refuse := f.refuse
@@ -247,6 +254,10 @@ func (f *fakeAPI) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			fail(w, code)
 			return
 		}
+	}
+	if r.URL.Query().Get("dryRun") != "" {
+		f.probed(w, resource)
+		return
 	}
 	switch verb {
 	case "watch":
@@ -263,6 +274,28 @@ func (f *fakeAPI) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		f.change(w, r, verb, resource, key)
 	}
 }
+
+// probed answers a dry run, which only the controller's probes are: the token of its own, and a Role of no grant.
+func (f *fakeAPI) probed(w http.ResponseWriter, resource string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	policy, there := "podtoken-controller-guard", true
+	if resource == "serviceaccounts" {
+		policy = "podtoken-guard"
+		there = f.objects["validatingadmissionpolicies"]["/"+policy] != nil && f.objects["validatingadmissionpolicybindings"]["/"+policy] != nil
+	}
+	if f.lax || !there {
+		w.WriteHeader(http.StatusCreated)
+		_, _ = io.WriteString(w, `{"status":{"token":"`+signedToken+`"}}`)
+		return
+	}
+	w.WriteHeader(http.StatusForbidden)
+	_, _ = fmt.Fprintf(w, `{"kind":"Status","apiVersion":"v1","status":"Failure","code":403,"reason":"Forbidden",`+
+		`"message":"%s \"podtoken-controller\" is forbidden: ValidatingAdmissionPolicy '%s' with binding '%[2]s' denied request: podtoken: guard revision 2 is enforced"}`, resource, policy)
+}
+
+// signedToken is what an API server that does not enforce the guard answers a probe with.
+const signedToken = "eyJhbGciOiJSUzI1NiJ9.bG9vdA.c2lnbmVk"
 
 func fail(w http.ResponseWriter, code int) {
 	reason := map[int]string{404: "NotFound", 403: "Forbidden", 409: "Conflict", 410: "Expired", 422: "Invalid", 500: "InternalError"}[code]

@@ -193,7 +193,8 @@ func freeAddress(t *testing.T) string {
 // tokenFor returns a token of our own for an API server with that audience. Its signature is none.
 func tokenFor(audience string) string {
 	encode := base64.RawURLEncoding.EncodeToString
-	payload := fmt.Sprintf(`{"aud":[%q],"iat":1700000000,"exp":4000000000}`, audience)
+	payload := fmt.Sprintf(`{"aud":[%q],"iat":1700000000,"exp":4000000000,`+
+		`"kubernetes.io":{"namespace":"podtoken-system","serviceaccount":{"name":"podtoken-controller"}}}`, audience)
 	return strings.Join([]string{encode([]byte(`{"kid":"k"}`)), encode([]byte(payload)), encode([]byte("none"))}, ".")
 }
 

@@ -27,6 +27,7 @@ type options struct {
 	leaderElectionID        string
 	removalDelay            time.Duration
 	guard                   string
+	controllerGuard         string
 	servingSecret           string
 	servingName             string
 	webhookConfiguration    string
@@ -82,7 +83,9 @@ func (o *options) register(fs *flag.FlagSet) {
 	fs.DurationVar(&o.removalDelay, "removal-delay", 10*time.Minute,
 		"how long a permission stays that no pod needs any more, so that a rollout or a job that comes again finds it")
 	fs.StringVar(&o.guard, "guard", "podtoken-guard",
-		"`name` of the ValidatingAdmissionPolicy, and of its binding, without which nothing new is granted; empty if the API server loads it from disk")
+		"`name` of the ValidatingAdmissionPolicy, and of its binding, without which nothing new is granted; API servers that load it from disk have it as guard.podtoken.dev.static.k8s.io")
+	fs.StringVar(&o.controllerGuard, "controller-guard", "podtoken-controller-guard",
+		"`name` of the ValidatingAdmissionPolicy that limits what this controller may write, without which nothing new is granted either")
 	fs.StringVar(&o.servingSecret, "serving-certificate-secret", "",
 		"`name` of a Secret, in the namespace of the Lease, in which to keep a serving certificate for the webhook, of a CA of our own; empty: somebody else does")
 	fs.StringVar(&o.servingName, "serving-certificate-name", "", "DNS `name` that the certificate is for: <service>.<namespace>.svc")
@@ -122,15 +125,18 @@ func (o *options) validate() error {
 		return fmt.Errorf("flag --policy: %q is empty, it must name the policy file", o.policy)
 	case o.identityToken == "":
 		return fmt.Errorf("flag --identity-token: %q is empty, it must name a file with a token of our own", o.identityToken)
+	case o.guard == "":
+		return errors.New(`flag --guard: "" is empty, it must name the ValidatingAdmissionPolicy that guards grants; API servers that load it from disk have it as guard.podtoken.dev.static.k8s.io`)
 	case o.removalDelay < 0 || o.removalDelay > maxRemovalDelay:
 		return fmt.Errorf("flag --removal-delay: %v is not between 0s and %v", o.removalDelay, maxRemovalDelay)
 	case o.reloadInterval < minReloadInterval || o.reloadInterval > maxReloadInterval:
 		return fmt.Errorf("flag --reload-interval: %v is not between %v and %v", o.reloadInterval, minReloadInterval, maxReloadInterval)
 	}
-	if o.guard != "" {
-		if err := validateName("guard", o.guard); err != nil {
-			return err
-		}
+	if err := validateName("guard", o.guard); err != nil {
+		return err
+	}
+	if err := validateName("controller-guard", o.controllerGuard); err != nil {
+		return err
 	}
 	if err := o.validateServing(); err != nil {
 		return err

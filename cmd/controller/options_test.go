@@ -53,6 +53,8 @@ func TestOptionsAreRefused(t *testing.T) {
 		"cleanup --timeout=65s":                  `flag --timeout: 1m5s is not longer than 1m5s, the value of --withdrawal-delay, for which the guard stays after the last grant`,
 		"--reload-interval=0s":                   `flag --reload-interval: 0s is not between 10ms and 1m0s`,
 		"--guard=A":                              `flag --guard: "A" is not the name of an object: a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')`,
+		"--guard=":                               `flag --guard: "" is empty, it must name the ValidatingAdmissionPolicy that guards grants; API servers that load it from disk have it as guard.podtoken.dev.static.k8s.io`,
+		"--controller-guard=":                    `flag --controller-guard: "" is not the name of an object`,
 		"--log-level=trace":                      `flag --log-level: "trace" is not one of debug, info, warn, error`,
 		"--unknown":                              `flag provided but not defined: -unknown, see -help`,
 		"start":                                  `argument "start" is not expected: everything is set by flags, see -help`,

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -84,6 +85,14 @@ func installed(t *testing.T) *base {
 	return b
 }
 
+// provenMetrics are those of a controller whose guard every API server enforces.
+const provenMetrics = `# TYPE podtoken_guard_present gauge
+podtoken_guard_present 1
+podtoken_guard_api_servers{state="Enforcing"} 2
+podtoken_guard_api_servers{state="NotEnforcing"} 0
+podtoken_guard_api_servers{state="Unknown"} 0
+`
+
 // running is what is in the cluster when the installation runs.
 const running = `
 apiVersion: v1
@@ -163,6 +172,9 @@ func (b *base) cluster(t *testing.T, given map[string]string, namespace string) 
 	client.PrependReactor("create", "subjectaccessreviews", func(action clienttesting.Action) (bool, runtime.Object, error) {
 		review := action.(clienttesting.CreateAction).GetObject().(*authorizationv1.SubjectAccessReview)
 		review.Status.Allowed = allowed(objects, review.Spec)
+		if slices.Contains(without, "mark") && review.Spec.ResourceAttributes.Group == api.RBACGroup {
+			review.Status = authorizationv1.SubjectAccessReviewStatus{Denied: true, Reason: "unknown group"}
+		}
 		return true, review, nil
 	})
 	client.PrependReactor("create", "serviceaccounts", func(action clienttesting.Action) (bool, runtime.Object, error) {
@@ -194,7 +206,13 @@ func (b *base) cluster(t *testing.T, given map[string]string, namespace string) 
 			}
 			return answer, "", nil
 		},
-		Forward: func(context.Context, string, string, int) (string, func(), error) {
+		Forward: func(_ context.Context, _, pod string, _ int) (string, func(), error) {
+			if strings.HasPrefix(pod, "podtoken-controller-") {
+				server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+					_, _ = io.WriteString(w, cmp.Or(given[sectionMetrics], provenMetrics))
+				}))
+				return server.Listener.Addr().String(), server.Close, nil
+			}
 			return b.webhook.Listener.Addr().String(), func() {}, nil
 		},
 	}
@@ -227,6 +245,9 @@ func find(objects []runtime.Object, namespace, argument string) (runtime.Object,
 // allowed is RBAC for Roles that are named after their ServiceAccount.
 func allowed(objects []runtime.Object, spec authorizationv1.SubjectAccessReviewSpec) bool {
 	asked := spec.ResourceAttributes
+	if spec.User == "system:serviceaccount:podtoken-system:podtoken-controller" {
+		return true // by its ClusterRole
+	}
 	account := spec.User[strings.LastIndex(spec.User, ":")+1:]
 	for _, object := range objects {
 		role, ok := object.(*rbacv1.Role)

@@ -29,6 +29,8 @@ const (
 	// sectionWithout lists what of the installation is not in the cluster, as Kind/name; a * for all of it. A line
 	// "no cluster" is for commands that must not connect.
 	sectionWithout = "without"
+	// sectionMetrics are those of the controller's pods, as far as they are read.
+	sectionMetrics = "metrics"
 	// sectionCluster has objects in the cluster, besides those of manifests/install.yaml; an object of the same name takes its place.
 	sectionCluster = "cluster.yaml"
 	// Sections with this prefix are what a pod's sidecar answers.

@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
+	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
@@ -49,9 +50,9 @@ func TestPoliciesFailClosed(t *testing.T) {
 			}
 		}
 		slices.Sort(names)
-		want := []string{"podtoken-controller-guard", "podtoken-enforce", "podtoken-guard", "podtoken-guard-strict"}
+		want := []string{"podtoken-controller-guard", "podtoken-enforce", "podtoken-ephemeralcontainers", "podtoken-guard", "podtoken-guard-strict"}
 		if strings.HasSuffix(path, "full.yaml") { // static guard, and namespaces of mode rbac
-			want = []string{"podtoken-controller-guard", "podtoken-enforce", "podtoken-rbac"}
+			want = []string{"podtoken-controller-guard", "podtoken-enforce", "podtoken-ephemeralcontainers", "podtoken-rbac"}
 		}
 		if !slices.Equal(names, want) {
 			t.Errorf("policies %q, want %q", names, want)
@@ -114,6 +115,46 @@ func TestStaticGuard(t *testing.T) {
 	if file := read(t, "manifests/guard-static.yaml"); strings.TrimSpace(file[strings.Index(file, "\napiVersion:"):]) != strings.TrimSpace(offered) || strings.Contains(file, "#\n---\n") {
 		t.Error("the ConfigMap of the chart differs from manifests/guard-static.yaml: run `make generate`")
 	}
+}
+
+// TestProbeOfTheGuard: the one token request of the controller that its own guard leaves to the guard of the tokens has all properties of the
+// probe, and the program is told both names, the one on disk included.
+func TestProbeOfTheGuard(t *testing.T) {
+	want := "request.resource.resource == 'serviceaccounts' && request.dryRun && request.namespace == 'podtoken-system' && " +
+		"request.name == 'podtoken-controller' && variables.new.spec.?audiences.orValue([]) == ['podtoken.dev/guard-probe'] && " +
+		"variables.new.spec.?expirationSeconds.orValue(0) == 600 && variables.new.spec.?boundObjectRef.orValue(null) == null"
+	eachFile(t, func(t *testing.T, path string) {
+		objects := decode(t, path)
+		spec := named[*admissionregistrationv1.ValidatingAdmissionPolicy](t, objects, "podtoken-controller-guard").Spec
+		i := slices.IndexFunc(spec.Variables, func(v admissionregistrationv1.Variable) bool { return v.Name == "probe" })
+		if i < 0 || strings.Join(strings.Fields(spec.Variables[i].Expression), " ") != want {
+			t.Errorf("the variable probe is not %s", want)
+		}
+		if spec.Validations[0].Expression != "request.resource.resource != 'serviceaccounts' || variables.probe" {
+			t.Errorf("the first validation is %q", spec.Validations[0].Expression)
+		}
+		for _, validation := range spec.Validations[1:] {
+			if strings.Contains(validation.Expression, "variables.probe") {
+				t.Errorf("the probe is exempt from more: %q", validation.Expression)
+			}
+		}
+		guard := "--guard=podtoken-guard"
+		if strings.HasSuffix(path, "full.yaml") { // static guard
+			guard = "--guard=" + one[*admissionregistrationv1.ValidatingAdmissionPolicy](t, decode(t, filepath.Join(root, "manifests/guard-static.yaml"))).Name
+		}
+		args := named[*appsv1.Deployment](t, objects, "podtoken-controller").Spec.Template.Spec.Containers[0].Args
+		for _, arg := range []string{guard, "--controller-guard=podtoken-controller-guard"} {
+			if !slices.Contains(args, arg) {
+				t.Errorf("the controller has the arguments %q without %s", args, arg)
+			}
+		}
+		rules := named[*rbacv1.Role](t, objects, "podtoken-controller-api-servers").Rules
+		if diff := cmp.Diff([]rbacv1.PolicyRule{{
+			APIGroups: []string{"discovery.k8s.io"}, Resources: []string{"endpointslices"}, ResourceNames: []string{"kubernetes"}, Verbs: []string{"get"},
+		}}, rules); diff != "" {
+			t.Errorf("rights in namespace default (-want +got):\n%s", diff)
+		}
+	}, golden, install)
 }
 
 // TestPolicyConfiguration feeds the ConfigMap to the parser of its consumers.

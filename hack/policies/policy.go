@@ -1,5 +1,3 @@
-// Package policies evaluates podtoken's ValidatingAdmissionPolicies with the API server's own packages, without an API server: quickly
-// enough for tables of thousands of requests, and for fuzzing.
 package policies
 
 import (

@@ -377,6 +377,7 @@ func TestManyElements(t *testing.T) {
 	}{
 		"a thousand containers":   {"[" + list(1000, container) + "]", ""},
 		"one more":                {"[" + list(1001, container) + "]", `has a value that is not one with at most 1000 containers`},
+		"the sidecar on top":      {"[" + list(1000, container) + `], "initContainers": [{"name": "podtoken"}` + "]", `is not what podtoken injects`},
 		"three hundred thousand":  {"[" + list(300000, container) + "]", `has a value that is not within the first 20000 elements of all lists`},
 		"many mounts in a few":    {"[" + list(30, `{"name":"a","volumeMounts":[`+list(1000, "{}")+"]}") + "]", `has a value that is not within the first 20000 elements of all lists`},
 		"nodes of many selectors": {containers + `, "nodeSelector": {` + list(20001, `"a":""`) + "}", `has a value that is not within the first 20000 elements of all lists`},

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/podtoken/podtoken/internal/policy"
 	"github.com/podtoken/podtoken/pkg/mutate"
@@ -63,7 +64,11 @@ type Identity struct {
 	*Store[apiServer]
 }
 
-type apiServer struct{ audiences []string }
+type apiServer struct {
+	audiences []string
+	// namespace and name of our ServiceAccount.
+	namespace, name string
+}
 
 // NewIdentity returns the Store of a file with a token of our own ServiceAccount, of the default audience.
 func NewIdentity(path string, registry prometheus.Registerer, logger *slog.Logger) *Identity {
@@ -85,6 +90,14 @@ func (i *Identity) APIServerAudiences() []string {
 	return nil
 }
 
+// ServiceAccount is the one that we run as; empty before the first token was read, and of a token that does not name it.
+func (i *Identity) ServiceAccount() types.NamespacedName {
+	if current := i.Current(); current != nil {
+		return types.NamespacedName{Namespace: current.namespace, Name: current.name}
+	}
+	return types.NamespacedName{}
+}
+
 func parseIdentity(token []byte) (*apiServer, error) {
 	claims, err := jwt.Parse(strings.TrimSpace(string(token)))
 	if err != nil {
@@ -94,7 +107,7 @@ func parseIdentity(token []byte) (*apiServer, error) {
 	if len(audiences) == 0 || audiences[0] == "" {
 		return nil, errors.New("the token has no audience, or an empty one")
 	}
-	return &apiServer{audiences}, nil
+	return &apiServer{audiences: audiences, namespace: claims.Namespace, name: claims.ServiceAccountName}, nil
 }
 
 // Certificate is the Store of the webhook's serving certificate.

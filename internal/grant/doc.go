@@ -6,7 +6,7 @@
 // that hold no more than that (cache.go), and written only where the server's objects differ.
 //
 // A grant is worth as much as the guard, the ValidatingAdmissionPolicy that keeps self-minting within it: without the
-// guard nothing is granted that was not granted before (guard.go).
+// guard nothing is granted that was not granted before (guard.go), nor before API servers have proven that they enforce it (proof.go).
 //
 // Do not add: reading Secrets, ConfigMaps or annotations (annotations can be edited, the sidecar's arguments cannot),
 // minting tokens, deciding about audiences (internal/policy does).

@@ -23,7 +23,7 @@ const (
 	EventGrantConflict = "GrantConflict"
 	// EventGrantFailed: the API server refuses the grant for good.
 	EventGrantFailed = "GrantFailed"
-	// EventGuardMissing: the pod waits for a grant, and there is no guard.
+	// EventGuardMissing: the pod waits for a grant, and the guard is missing, or not proven.
 	EventGuardMissing = "GuardMissing"
 )
 
@@ -135,8 +135,8 @@ func logged(list []string) []string {
 }
 
 func guardText(problem string) string {
-	return fmt.Sprintf("no grant yet: %s; without this guard the ServiceAccount could mint any token. "+
-		"Restore it (it is part of podtoken's chart); the grant follows by itself", problem)
+	return fmt.Sprintf("no grant yet: %s. Without this guard the ServiceAccount could mint any token. "+
+		"The grant follows automatically", problem)
 }
 
 func failedText(err error) string {

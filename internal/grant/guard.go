@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 
 	admissionv1 "k8s.io/api/admissionregistration/v1"
@@ -12,12 +13,13 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// guard knows whether the ValidatingAdmissionPolicy is in force that keeps what a grant allows to minting one's own
+// guard knows whether API servers enforce the ValidatingAdmissionPolicy that keeps what a grant allows to minting one's own
 // declared tokens. The Role alone would let its holder mint any token for its ServiceAccount, unbound and for 136 years.
 type guard struct {
-	// name of the policy and of its binding; "" if they are none of our business.
+	// name of the policy and of its binding.
 	name   string
 	reader client.Reader
+	proof  *proof
 	logger *slog.Logger
 
 	mu       sync.Mutex
@@ -25,22 +27,32 @@ type guard struct {
 	silent   bool // nothing was reported yet, and a guard that was always there needs no report
 }
 
-func newGuard(name string, reader client.Reader, logger *slog.Logger) *guard {
-	return &guard{name: name, reader: reader, logger: logger, silent: true}
+func newGuard(name string, reader client.Reader, proof *proof, logger *slog.Logger) *guard {
+	return &guard{name: name, reader: reader, proof: proof, logger: logger, silent: true}
 }
+
+// fromDisk tells whether a guard of that name is one that API servers load from their disks. Kubernetes keeps such names for
+// them, so that there are no objects to read.
+func fromDisk(name string) bool { return strings.HasSuffix(name, ".static.k8s.io") }
 
 // problem returns a sentence about what is wrong with the guard, "" if nothing is, and logs every change of it.
 func (g *guard) problem(ctx context.Context) string {
-	problem := g.look(ctx)
+	of, problem := g.look(ctx)
 	if ctx.Err() != nil {
 		return problem // The look was cut short, which says nothing about the guard.
+	}
+	if proof := g.proof.problemOf(of); problem == "" {
+		problem = proof
+	}
+	if problem == proving {
+		return problem // The report waits for the answer.
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	switch {
 	case problem == g.reported:
 	case problem == "" && !g.silent:
-		g.logger.Info("Guard present", "guard", g.name)
+		g.logger.Info("Guard proven", "guard", g.name)
 	case problem != "":
 		g.logger.Error("Guard missing, nothing new is granted", "guard", g.name, "problem", problem)
 		g.silent = false
@@ -49,23 +61,27 @@ func (g *guard) problem(ctx context.Context) string {
 	return problem
 }
 
-func (g *guard) look(ctx context.Context) string {
-	if g.name == "" {
-		return ""
+// look returns what identifies the guard's objects, and what is wrong with them.
+func (g *guard) look(ctx context.Context) (of, problem string) {
+	if fromDisk(g.name) {
+		return g.name, ""
 	}
 	key := client.ObjectKey{Name: g.name}
 	policy, binding := &admissionv1.ValidatingAdmissionPolicy{}, &admissionv1.ValidatingAdmissionPolicyBinding{}
 	if err := g.reader.Get(ctx, key, policy); apierrors.IsNotFound(err) {
 		policy = nil
 	} else if err != nil {
-		return fmt.Sprintf("ValidatingAdmissionPolicy %q cannot be read: %v", g.name, err)
+		return "", fmt.Sprintf("ValidatingAdmissionPolicy %q cannot be read: %v", g.name, err)
 	}
 	if err := g.reader.Get(ctx, key, binding); apierrors.IsNotFound(err) {
 		binding = nil
 	} else if err != nil {
-		return fmt.Sprintf("ValidatingAdmissionPolicyBinding %q cannot be read: %v", g.name, err)
+		return "", fmt.Sprintf("ValidatingAdmissionPolicyBinding %q cannot be read: %v", g.name, err)
 	}
-	return guardProblem(g.name, policy, binding)
+	if problem := guardProblem(g.name, policy, binding); problem != "" {
+		return "", problem + "; restore it (it is part of podtoken's chart)"
+	}
+	return fmt.Sprint(policy.UID, policy.Generation, " ", binding.UID, binding.Generation), ""
 }
 
 // guardProblem tells why a policy and its binding, nil if they do not exist, are no guard.

@@ -67,7 +67,7 @@ func TestGuardMissing(t *testing.T) {
 	expect(t, "guard", 0, w.values()["podtoken_guard_present"])
 	expect(t, "outcomes", map[string]float64{"Waiting GuardMissing": 2}, w.counts())
 	expect(t, "events", []string{`GuardMissing cart-1: podtoken: no grant yet: ValidatingAdmissionPolicy "podtoken-guard" does not exist; ` +
-		`without this guard the ServiceAccount could mint any token. Restore it (it is part of podtoken's chart); the grant follows by itself`}, w.events)
+		`restore it (it is part of podtoken's chart). Without this guard the ServiceAccount could mint any token. The grant follows automatically`}, w.events)
 
 	w.add(guardPolicy())
 	w.reconcile()
@@ -103,10 +103,14 @@ func TestGuardMissing(t *testing.T) {
 	expect(t, "writes without a guard for nothing", []string{"delete Role"}, w.taken())
 }
 
-// Without a name there is no guard to look for.
+// A guard that API servers load from disk has no objects; its proof is the same.
 func TestGuardFromDisk(t *testing.T) {
 	w := newWorld(t, cartAccount("uid-1"), pod("cart-1", 3600, "vault"))
-	w.r.guard.name = ""
+	w.r.guard.name = "guard.podtoken.dev.static.k8s.io"
+	w.servers = []server{answers(answerAllowed, answerDenied)}
+	w.reconcile()
+	expect(t, "writes while API servers do not enforce it", nil, w.taken())
+	w.servers = []server{answers(answerDenied, answerDenied)}
 	w.reconcile()
 	expect(t, "writes", created, w.taken())
 	expect(t, "guard", 1, w.values()["podtoken_guard_present"])

@@ -53,6 +53,10 @@ type world struct {
 	fail func(write string) error
 	// refuse, if set, is the answer to a Role with these audiences.
 	refuse func(audiences []string) error
+	// servers are what API servers answer to a probe.
+	servers []server
+	// unproven leaves the proof of the guard to the test.
+	unproven bool
 }
 
 func newWorld(t *testing.T, objects ...client.Object) *world {
@@ -88,11 +92,27 @@ func newWorld(t *testing.T, objects ...client.Object) *world {
 	w.r = &Reconciler{
 		cache: view, live: w.cluster, writer: w.cluster,
 		policy: func() *policy.Policy { return w.policy }, audiences: func() []string { return w.own }, removalDelay: delay, withdrawalDelay: withdrawalDelay,
-		guard:    newGuard("podtoken-guard", view, slog.New(slog.DiscardHandler)),
+		guard:    w.newGuard("podtoken-guard", view),
 		accounts: newAccounts(), recorder: w, logger: slog.New(slog.DiscardHandler),
 	}
 	w.r.metrics = newMetrics(w.r, w.registry)
 	return w
+}
+
+// newGuard is one that every API server enforces, and that is proven before each look at shop/cart.
+func (w *world) newGuard(name string, view client.Reader) *guard {
+	logger := slog.New(slog.DiscardHandler)
+	w.servers = []server{answers(answerDenied, answerDenied)}
+	proof := newProof(func(context.Context) []server { return w.servers }, logger)
+	proof.settle = 0
+	return newGuard(name, view, proof, logger)
+}
+
+// answers is the API server of the Service with its answers to both probes.
+func answers(guard, controllerGuard answer) server {
+	return server{address: "10.96.0.1", service: true, verdicts: []verdict{
+		{policy: "podtoken-guard", answer: guard}, {policy: "podtoken-controller-guard", answer: controllerGuard},
+	}}
 }
 
 func mustParse(t *testing.T, text string) *policy.Policy {
@@ -139,8 +159,14 @@ func (w *world) reconcile() reconcile.Result {
 	return result
 }
 
-func (w *world) try() (reconcile.Result, error) {
-	return w.r.Reconcile(w.t.Context(), reconcile.Request{NamespacedName: types.NamespacedName{Namespace: "shop", Name: "cart"}})
+func (w *world) try() (reconcile.Result, error) { return w.tryAccount("cart") }
+
+func (w *world) tryAccount(name string) (reconcile.Result, error) {
+	if !w.unproven {
+		w.r.guard.problem(w.t.Context())
+		w.r.guard.proof.round(w.t.Context())
+	}
+	return w.r.Reconcile(w.t.Context(), reconcile.Request{NamespacedName: types.NamespacedName{Namespace: "shop", Name: name}})
 }
 
 // taken returns what was written since the last call.

@@ -14,7 +14,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 )
 
 // limited is a policy that allows everything within the limits.
@@ -34,8 +33,7 @@ func aged(account string, age int, seconds int64, audiences ...string) *corev1.P
 
 func (w *world) reconcileAccount(account string) {
 	w.t.Helper()
-	request := reconcile.Request{NamespacedName: types.NamespacedName{Namespace: "shop", Name: account}}
-	if _, err := w.r.Reconcile(w.t.Context(), request); err != nil {
+	if _, err := w.tryAccount(account); err != nil {
 		w.t.Fatal(err)
 	}
 }

@@ -100,7 +100,7 @@ func newMetrics(r *Reconciler, registry prometheus.Registerer) *metrics {
 		}, func() float64 { return float64(r.accounts.waiting.Load()) }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "podtoken_guard_present",
-			Help: "1 when the ValidatingAdmissionPolicy and binding of --guard are in force, or none was named; 0 when nothing new is granted for want of them.",
+			Help: "1 when the guard was proven: each API server that the controller reaches enforces --guard and --controller-guard; 0 while nothing new is granted for want of that.",
 		}, func() float64 {
 			ctx, cancel := context.WithTimeout(context.Background(), scrapeTimeout)
 			defer cancel()
@@ -110,5 +110,13 @@ func newMetrics(r *Reconciler, registry prometheus.Registerer) *metrics {
 			return 1
 		}),
 	)
+	for _, state := range []string{stateEnforcing, stateNotEnforcing, stateUnknown} {
+		registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "podtoken_guard_api_servers",
+			Help: "API servers by whether they enforced the guards when they were last asked, that of the Service once more; " +
+				"Unknown are those that the controller does not reach.",
+			ConstLabels: prometheus.Labels{"state": state},
+		}, func() float64 { return float64(r.guard.proof.count(state)) }))
+	}
 	return m
 }

@@ -157,7 +157,7 @@ func (r *Reconciler) reconcile(ctx context.Context, name types.NamespacedName) (
 			state.granted = true
 			a.forgive(state)
 			continue
-		case problem != "":
+		case problem != "" && problem != proving:
 			r.tell(a, claim.pod, EventGuardMissing, guardText(problem))
 		}
 		waiting++

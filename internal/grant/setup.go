@@ -50,8 +50,10 @@ type Config struct {
 	RemovalDelay time.Duration
 	// WithdrawalDelay is how long the mark of a grant stays after its rights, longer than an API server lets a request take.
 	WithdrawalDelay time.Duration
-	// Guard is the name of the guard's policy and binding; "" if the API server has them from elsewhere.
-	Guard    string
+	// Guard is the name of the guard's policy and binding, and ControllerGuard that of those on the controller itself.
+	Guard, ControllerGuard string
+	// Self is the ServiceAccount that the controller runs as.
+	Self     func() types.NamespacedName
 	Registry prometheus.Registerer
 	Logger   *slog.Logger
 }
@@ -61,11 +63,12 @@ func SetUp(ctx context.Context, mgr manager.Manager, c Config) error {
 	if err := mgr.GetFieldIndexer().IndexField(ctx, &corev1.Pod{}, podsByServiceAccount, indexPod); err != nil {
 		return fmt.Errorf("indexing pods: %w", err)
 	}
+	api := &prober{cluster: mgr.GetConfig(), self: c.Self, guard: c.Guard, controllerGuard: c.ControllerGuard}
 	r := &Reconciler{
 		cache: mgr.GetCache(), live: mgr.GetAPIReader(), writer: mgr.GetClient(),
 		policy: c.Policy, audiences: c.Audiences, removalDelay: c.RemovalDelay,
 		withdrawalDelay: c.WithdrawalDelay,
-		guard:           newGuard(c.Guard, mgr.GetCache(), c.Logger),
+		guard:           newGuard(c.Guard, mgr.GetCache(), newProof(api.probe, c.Logger), c.Logger),
 		accounts:        newAccounts(),
 		recorder:        mgr.GetEventRecorder(Name),
 		logger:          c.Logger,
@@ -90,6 +93,9 @@ func SetUp(ctx context.Context, mgr manager.Manager, c Config) error {
 			return fmt.Errorf("watching: %w", err)
 		}
 	}
+	if err := mgr.Add(&proofs{guard: r.guard, elected: mgr.Elected()}); err != nil {
+		return fmt.Errorf("adding the proof of the guard: %w", err)
+	}
 	return mgr.Add(manager.RunnableFunc(func(ctx context.Context) error {
 		r.watchInputs(ctx, c.PollInterval, changes)
 		return nil
@@ -107,6 +113,7 @@ func retries() workqueue.TypedRateLimiter[reconcile.Request] {
 // sources are all that makes a ServiceAccount be looked at.
 func (r *Reconciler) sources(mgr manager.Manager, changes <-chan event.GenericEvent) []source.Source {
 	caches := mgr.GetCache()
+	everybody := handler.EnqueueRequestsFromMapFunc(func(ctx context.Context, _ client.Object) []reconcile.Request { return r.everybody(ctx) })
 	all := []source.Source{
 		source.Kind(caches, &corev1.Pod{}, mapped(func(_ context.Context, pod *corev1.Pod) []reconcile.Request {
 			return []reconcile.Request{{NamespacedName: types.NamespacedName{Namespace: pod.Namespace, Name: serviceAccountOf(pod)}}}
@@ -122,11 +129,10 @@ func (r *Reconciler) sources(mgr manager.Manager, changes <-chan event.GenericEv
 		}}),
 		source.Kind(caches, &rbacv1.Role{}, mapped(ofGrant[*rbacv1.Role])),
 		source.Kind(caches, &rbacv1.RoleBinding{}, mapped(ofGrant[*rbacv1.RoleBinding])),
-		source.Channel(changes, handler.EnqueueRequestsFromMapFunc(func(ctx context.Context, _ client.Object) []reconcile.Request {
-			return r.everybody(ctx)
-		})),
+		source.Channel(changes, everybody),
+		source.Channel(r.guard.proof.news, everybody),
 	}
-	if r.guard.name != "" {
+	if !fromDisk(r.guard.name) {
 		all = append(all,
 			source.Kind(caches, &admissionv1.ValidatingAdmissionPolicy{}, whenGuardChanges[*admissionv1.ValidatingAdmissionPolicy](r)),
 			source.Kind(caches, &admissionv1.ValidatingAdmissionPolicyBinding{}, whenGuardChanges[*admissionv1.ValidatingAdmissionPolicyBinding](r)))

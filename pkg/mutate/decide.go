@@ -88,14 +88,26 @@ func skip(in Input) (result Result, done bool) {
 	return Result{}, false
 }
 
-// asks tells whether there is an annotation of the user for podtoken.
+// asks reports whether there is an annotation of the user for podtoken.
 func asks(annotations map[string]string) bool {
 	for key := range annotations {
-		if strings.HasPrefix(key, api.Prefix) && key != api.AnnotationStatus {
+		if IsRequest(key) {
 			return true
 		}
 	}
 	return false
+}
+
+// IsRequest reports whether an annotation with this key makes podtoken responsible for the Pod. The prefix in another case does, too:
+// it is legal, and without a denial the Pod would start without tokens. The conditions of the webhook and of the policies say the same
+// (charts/podtoken/templates/_helpers.tpl).
+func IsRequest(key string) bool {
+	return hasPrefix(key) && key != api.AnnotationStatus
+}
+
+// hasPrefix reports whether the key begins with podtoken's prefix in any case.
+func hasPrefix(key string) bool {
+	return len(key) >= len(api.Prefix) && strings.EqualFold(key[:len(api.Prefix)], api.Prefix)
 }
 
 // badSwitch is the condition of row 6; the message comes from parse, with everything else that is wrong.

@@ -3,8 +3,8 @@ package mutate
 import (
 	"bytes"
 	"encoding/json"
+	"slices"
 	"strconv"
-	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -69,7 +69,7 @@ func readMetadata(r *jsonread.Reader) (m Metadata) {
 
 // matters tells whether a decision can depend on the annotation. Others may be long: kubectl keeps whole manifests there.
 func matters(annotation string) bool {
-	return strings.HasPrefix(annotation, api.Prefix) || annotation == api.AnnotationSafeToEvict || annotation == api.AnnotationMirrorPod
+	return hasPrefix(annotation) || annotation == api.AnnotationSafeToEvict || annotation == api.AnnotationMirrorPod
 }
 
 // maxContainers is more than a node can run in one Pod. The patch has some hundred bytes for each token in each of them.
@@ -108,7 +108,9 @@ func readSpec(r *jsonread.Reader) (s Spec) {
 			r.Skip()
 		}
 	})
-	if len(s.InitContainers)+len(s.Containers) > maxContainers {
+	// The sidecar that an earlier call added is not the author's.
+	if all := len(s.InitContainers) + len(s.Containers); all > maxContainers+1 ||
+		all > maxContainers && !slices.ContainsFunc(s.InitContainers, func(c InitContainer) bool { return c.Name == api.ContainerName }) {
 		r.Mismatch("one with at most " + strconv.Itoa(maxContainers) + " containers")
 	}
 	return s

@@ -41,6 +41,15 @@ func hint(base, token string) string {
 	return "did you mean " + nearest + "?"
 }
 
+// inLowerCase tells the author of a key whose prefix is in another case what to do.
+func inLowerCase(key string) string {
+	key = api.Prefix + key[len(api.Prefix):]
+	if key == api.AnnotationStatus {
+		return "remove it, podtoken sets " + key
+	}
+	return "use " + plain(key)
+}
+
 // editDistance is the Levenshtein distance of two ASCII texts, or the limit when it is not less than that.
 func editDistance(a, b string, limit int) int {
 	if len(a)-len(b) >= limit || len(b)-len(a) >= limit {

@@ -60,19 +60,65 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name ($root.Chart.Version | replace
 {{- concat (list "kube-system" "kube-node-lease" .Release.Namespace) .Values.webhook.excludeNamespaces | uniq | toYaml -}}
 {{- end -}}
 
-{{/* What pods ask for tokens, as matchConditions: for the webhook, and for the policies that look at the same pods. */}}
+{{/*
+Which Pods request tokens, as matchConditions: for the webhook, and for the policies that check the same Pods. The API server evaluates
+them for every Pod that is created, whoever creates it, so their cost is bounded. CEL accounts for the iterations of a comprehension in
+time that grows with their square and not with their cost (refValStack.drop in cel-go's interpreter/runtimecost.go), so no comprehension
+here has more than 64: 65,000 annotations in one would take 10 seconds. More annotations are formatted to one text instead,
+{"key":"value", "key":"value"}, in linear time. It is as exact: quotes inside of keys and values are \", so {" and a blank with a
+quote behind it are the beginning of a key and nothing else.
+
+The prefix in another case counts, for the webhook rejects it.
+*/}}
 {{- define "podtoken.asksForTokens" -}}
 - name: asks-for-tokens
   expression: >-
-    object.metadata.?annotations.orValue({}).exists(key,
-    key.startsWith('podtoken.dev/') && key != 'podtoken.dev/status')
+    {{- include "podtoken.asks" . | nindent 4 }}
+{{ include "podtoken.notExempt" . }}
+{{- end -}}
+
+{{/* Which of them are podtoken's to inject, as further matchConditions. */}}
+{{- define "podtoken.notExempt" -}}
 - name: not-a-mirror-pod
   expression: >-
     !('kubernetes.io/config.mirror' in object.metadata.?annotations.orValue({}))
-# Any other value is the webhook's to refuse.
+# Any other value is the webhook's to reject.
 - name: not-switched-off
   expression: >-
     object.metadata.?annotations[?'podtoken.dev/inject'].orValue('') != 'false'
+{{- end -}}
+
+{{- define "podtoken.asks" -}}
+size(object.metadata.?annotations.orValue({})) <= 64
+? object.metadata.?annotations.orValue({}).exists(key, key.lowerAscii().startsWith('podtoken.dev/') && key != 'podtoken.dev/status')
+: ['%s'.format([object.metadata.annotations]).replace('"podtoken.dev/status":', '"":').lowerAscii()].exists(text,
+text.startsWith('{"podtoken.dev/') || text.contains(' "podtoken.dev/'))
+{{- end -}}
+
+{{/*
+Variables of a policy: what the webhook has injected, as lists of at most one element. The sidecar is searched among the first 32 init
+containers, because the webhook puts it to the front and other webhooks put few before it; the volume among all, of more than 256 among
+the last 32, because the webhook appends it. A loop over all would cost more than linear time (see podtoken.asksForTokens).
+*/}}
+{{- define "podtoken.injected" -}}
+- name: initContainers
+  expression: object.spec.?initContainers.orValue([])
+- name: sidecar
+  expression: >-
+    [{{ include "podtoken.indexes" 32 }}].map(i, i < size(variables.initContainers) && variables.initContainers[i].name == 'podtoken',
+    variables.initContainers[i])
+- name: volumes
+  expression: object.spec.?volumes.orValue([])
+- name: volume
+  expression: >-
+    size(variables.volumes) <= 256 ? variables.volumes.filter(v, v.name == 'podtoken')
+    : [{{ include "podtoken.indexes" 32 }}].map(i, variables.volumes[size(variables.volumes) - 1 - i].name == 'podtoken',
+    variables.volumes[size(variables.volumes) - 1 - i])
+{{- end -}}
+
+{{/* The numbers from 0 to one less than the argument, as elements of a list of CEL. */}}
+{{- define "podtoken.indexes" -}}
+{{- range $i := until (int .) }}{{ if $i }}, {{ end }}{{ $i }}{{ end }}
 {{- end -}}
 
 {{/* Where pods of podtoken's own run: (list $ "component" .Values.component). */}}

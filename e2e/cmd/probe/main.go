@@ -19,8 +19,10 @@
 //	probe race RACE               runs an attack.Race (JSON) until something comes on the standard input, and prints its attack.Result
 //	probe rows VICTIM             sends each of attack.TokenRequests with the sidecar's credential, and prints the answers
 //	probe stat FILE…              prints one FileStat per line, and fails when a file cannot be read
-//	probe tamper ACTION FILE      does something to FILE: delete, overwrite, truncate, chmod, symlink, folder, full-folder, or
-//	                              fill, which makes a file that leaves no room for others
+//	probe tamper ACTION FILE [PROGRAM ARGUMENT]
+//	                              does something to FILE: delete, overwrite, truncate, chmod, symlink, folder, full-folder, or
+//	                              fill, which makes a file that leaves no room for others; with a PROGRAM and its first argument, to
+//	                              the FILE that the process which runs it sees
 package main
 
 import (

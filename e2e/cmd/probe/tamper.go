@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strconv"
 	"syscall"
 )
 
@@ -53,10 +54,18 @@ var tampering = map[string]func(path string) error{
 }
 
 func tamper(args []string) error {
-	if len(args) != 2 || tampering[args[0]] == nil {
-		return errors.New("tamper wants an action and a file")
+	if len(args) != 2 && len(args) != 4 || tampering[args[0]] == nil {
+		return errors.New("tamper wants an action, a file, and at most a program with an argument")
 	}
-	return tampering[args[0]](args[1])
+	file := args[1]
+	if len(args) == 4 {
+		pids, err := processes(args[2] + "\x00" + args[3])
+		if err != nil {
+			return err
+		}
+		file = filepath.Join("/proc", strconv.Itoa(pids[0]), "root", file)
+	}
+	return tampering[args[0]](file)
 }
 
 func writable(path string, change func(os.FileInfo) error) error {

@@ -98,7 +98,7 @@ func (d *doctor) describePolicy() (plugin.Level, string) {
 func (d *doctor) policies(ctx context.Context) {
 	const check = "admission policy"
 	client := d.cluster.Client.AdmissionregistrationV1()
-	for _, suffix := range []string{"-guard", "-controller-guard", "-enforce"} {
+	for _, suffix := range []string{"-guard", "-controller-guard", "-enforce", "-ephemeralcontainers"} {
 		name := d.found.Name + suffix
 		policy, err := client.ValidatingAdmissionPolicies().Get(ctx, name, metav1.GetOptions{})
 		if err == nil {
@@ -146,7 +146,8 @@ func (d *doctor) leader(ctx context.Context) {
 	case d.expired(lease):
 		d.Add(plugin.Problem, check, "nobody leads, so nothing is granted: the Lease was renewed last at %s; see the log of the controller", renewed(lease).UTC().Format(time.RFC3339))
 	default:
-		d.Add(plugin.OK, check, "%s leads", holder(lease))
+		d.leading = holder(lease)
+		d.Add(plugin.OK, check, "%s leads", d.leading)
 	}
 }
 

@@ -21,7 +21,7 @@ import (
 	"github.com/podtoken/podtoken/pkg/api"
 )
 
-// Ports of the webhook's pods.
+// Ports of the webhook's pods; the controller's have the plain one too.
 const (
 	portTLS   = 9443
 	portPlain = 8080
@@ -123,12 +123,18 @@ func (d *doctor) unready(ctx context.Context, pod *corev1.Pod) string {
 }
 
 func (d *doctor) readyz(ctx context.Context, pod *corev1.Pod) (string, error) {
-	address, stop, err := d.cluster.Forward(ctx, pod.Namespace, pod.Name, portPlain)
+	body, err := d.plain(ctx, pod.Namespace, pod.Name, "/readyz", 4<<10)
+	return strings.Join(strings.FieldsFunc(body, func(r rune) bool { return r == '\n' }), "; "), err
+}
+
+// plain reads a page of a pod's plain port, up to a limit.
+func (d *doctor) plain(ctx context.Context, namespace, pod, path string, limit int64) (string, error) {
+	address, stop, err := d.cluster.Forward(ctx, namespace, pod, portPlain)
 	if err != nil {
 		return "", err
 	}
 	defer stop()
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+"/readyz", http.NoBody)
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+path, http.NoBody)
 	if err != nil {
 		return "", err
 	}
@@ -137,8 +143,8 @@ func (d *doctor) readyz(ctx context.Context, pod *corev1.Pod) (string, error) {
 		return "", err
 	}
 	defer func() { _ = answer.Body.Close() }()
-	body, err := io.ReadAll(io.LimitReader(answer.Body, 4<<10))
-	return strings.Join(strings.FieldsFunc(string(body), func(r rune) bool { return r == '\n' }), "; "), err
+	body, err := io.ReadAll(io.LimitReader(answer.Body, limit))
+	return string(body), err
 }
 
 // certificate connects to a replica as an API server does.

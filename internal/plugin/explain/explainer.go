@@ -20,6 +20,7 @@ import (
 	"github.com/podtoken/podtoken/internal/plugin/manifest"
 	"github.com/podtoken/podtoken/internal/plugin/sidecar"
 	"github.com/podtoken/podtoken/pkg/api"
+	"github.com/podtoken/podtoken/pkg/mutate"
 )
 
 // What findings are about.
@@ -140,7 +141,7 @@ func containers(content []byte) ([]Container, error) {
 func asks(pod *manifest.Pod) bool {
 	annotations := pod.Annotations()
 	for key := range annotations {
-		if strings.HasPrefix(key, api.Prefix) && key != api.AnnotationStatus && annotations[api.AnnotationInject] != "false" {
+		if mutate.IsRequest(key) && annotations[api.AnnotationInject] != "false" {
 			return true
 		}
 	}
