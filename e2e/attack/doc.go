@@ -20,7 +20,7 @@
 // without the guard. A credential that was copied out of the pod: the same, copiedCredential. A guard on the disks of API servers:
 // e2e TestStaticGuard.
 //
-// Declarations by hand: the rows of Declarations, in e2e TestDeclarationsByHand; reading them alone: internal/grant TestDeclarations.
+// Declarations by hand: the rows of Declarations, in e2e TestDeclarationsByHand; reading them alone: internal/grant TestParseTokens.
 //
 //	arguments of a running pod changed              e2e TestPodsThatAreForged
 //	annotations of a running pod changed            e2e TestEditedAnnotationsChangeNoGrant
