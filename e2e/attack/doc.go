@@ -34,6 +34,9 @@
 //	as the webhook                                  e2e TestWebhookHasNoRights
 //	foreign objects in a grant's place              e2e TestForeignRoleIsLeftAlone; internal/grant TestForeignObjects
 //	what others do to a grant                       e2e TestGrantIsRepaired; internal/grant TestWhatOthersDidIsPutRight
+//	cost of pods, prefix in another case            e2e TestAttackCostOfPods, TestAttackPrefixInAnotherCase
+//	forged pods in excluded namespaces              e2e TestAttackForgedPodInExcludedNamespace
+//	ephemeral containers, presets in mode rbac      e2e TestAttackEphemeralContainers, TestAttackModeRBACByPreset
 //
 // Annotations, which the webhook refuses (unit tests; e2e TestDenialReachesTheUser shows that refusals arrive):
 //
