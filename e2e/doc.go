@@ -5,6 +5,8 @@
 // the repository, below ${PODTOKEN_CACHE:-${XDG_CACHE_HOME:-~/.cache}}/podtoken; that directory can be deleted at any
 // time. The few Debian packages that are needed beside Go are installed when they are missing.
 //
+// Package attack is what the tests attack with, and has a table of which test shows which attack.
+//
 // PODTOKEN_E2E_NAME is the name of the tests' cluster, "e2e" by default: with different names several runs live side by side.
 //
 // PODTOKEN_E2E_KUBERNETES is the version of Kubernetes that clusters have, "1.36", the newest by default: "go run ./cmd/cluster

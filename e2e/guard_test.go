@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -17,7 +18,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
-	"github.com/podtoken/podtoken/pkg/api"
+	"github.com/podtoken/podtoken/e2e/attack"
 )
 
 const (
@@ -25,65 +26,6 @@ const (
 	apiAudience      = "https://kubernetes.default.svc"
 	audienceDeclared = "vault"
 )
-
-// attack is a token request that a ServiceAccount's grant does not cover.
-type attack struct {
-	account string // whose token is asked for; the attacker's own by default
-	query   string
-	spec    map[string]any
-	// want is a part of the refusal.
-	want string
-	// unguarded is the answer without the guard: 201, unless the API server itself refuses.
-	unguarded int
-}
-
-// attacks is the checklist. The pod declares the audience "vault" for 3600 s, and has a sibling of the same ServiceAccount.
-func attacks(pod, sibling *corev1.Pod) map[string]attack {
-	own := func(change map[string]any) map[string]any {
-		reference := map[string]any{"apiVersion": "v1", "kind": "Pod", "name": pod.Name, "uid": string(pod.UID)}
-		for key, value := range change {
-			if reference[key] = value; value == nil {
-				delete(reference, key)
-			}
-		}
-		return reference
-	}
-	spec := func(reference map[string]any, seconds int, audiences ...string) map[string]any {
-		s := map[string]any{"audiences": audiences, "expirationSeconds": seconds}
-		if reference != nil {
-			s["boundObjectRef"] = reference
-		}
-		return s
-	}
-	const (
-		bound    = "may mint only tokens that are bound to the calling pod"
-		audience = `may not mint tokens for audience "`
-		lifetime = "may not mint tokens that last "
-	)
-	return map[string]attack{
-		"an unbound token": {spec: spec(nil, 3600, audienceDeclared), want: bound},
-		"an unbound token of the API server for ever":   {spec: spec(nil, 1<<32, apiAudience), want: bound},
-		"a token of the sibling pod":                    {spec: spec(own(map[string]any{"name": sibling.Name, "uid": string(sibling.UID)}), 3600, audienceDeclared), want: bound},
-		"a token of another ServiceAccount":             {account: "default", spec: spec(nil, 3600, audienceDeclared), want: `cannot create resource "serviceaccounts/token"`},
-		"an audience that no pod declares":              {spec: spec(own(nil), 3600, "other"), want: audience + `other"`},
-		"an undeclared audience after declared ones":    {spec: spec(own(nil), 3600, audienceDeclared, "other"), want: audience + `other"`},
-		"the API server's audience mixed with another":  {spec: spec(own(nil), 3600, apiAudience, audienceDeclared), want: audience + apiAudience + `"`},
-		"more audiences than a token may have":          {spec: spec(own(nil), 3600, strings.Fields(strings.Repeat(audienceDeclared+" ", 9))...), want: "may mint only tokens of 1 to 8 audiences"},
-		"an empty audience":                             {spec: spec(own(nil), 3600, ""), want: "none of them empty"},
-		"a longer lifetime than declared":               {spec: spec(own(nil), 3601, audienceDeclared), want: lifetime + "3601 s"},
-		"a shorter lifetime than declared":              {spec: spec(own(nil), 600, audienceDeclared), want: lifetime + "600 s"},
-		"the lifetime that becomes a year":              {spec: spec(own(nil), api.ForbiddenExpirationSeconds, apiAudience), want: lifetime + "3607 s"},
-		"a renewal for longer than an hour":             {spec: spec(own(nil), 7200, apiAudience), want: lifetime + "7200 s"},
-		"an attack as a dry run, which signs all alike": {query: "dryRun=All", spec: spec(nil, 3600, audienceDeclared), want: bound},
-		"a reference of another version":                {spec: spec(own(map[string]any{"apiVersion": "v9"}), 3600, audienceDeclared), want: bound},
-		"a reference without a version":                 {spec: spec(own(map[string]any{"apiVersion": ""}), 3600, audienceDeclared), want: bound},
-		"a reference to a Secret":                       {spec: spec(own(map[string]any{"kind": "Secret", "name": "secret", "uid": nil}), 3600, audienceDeclared), want: bound},
-		"a reference to a Node":                         {spec: spec(own(map[string]any{"kind": "Node", "name": pod.Spec.NodeName, "uid": nil}), 3600, audienceDeclared), want: bound},
-		"a reference without the uid":                   {spec: spec(own(map[string]any{"uid": nil}), 3600, audienceDeclared), want: bound},
-		// Without the guard the API server compares the uid, where there is one.
-		"a reference with another uid": {spec: spec(own(map[string]any{"uid": string(sibling.UID)}), 3600, audienceDeclared), want: bound, unguarded: http.StatusConflict},
-	}
-}
 
 // The attacker's checklist, run inside a real pod with the sidecar's real credential: each request is refused, each for
 // its own reason, and each succeeds while the guard is taken away, so that it is the guard that refuses. Serial: it takes the
@@ -95,46 +37,46 @@ func TestGuard(t *testing.T) {
 	must(t, err, "creating a Secret")
 	spec := podSpec()
 	spec.ShareProcessNamespace = ptr(true) // The attacker has got as far as the sidecar's file system.
-	n.create("pod", annotations("audience.vault", audienceDeclared), spec)
-	n.create("sibling", annotations("audience.vault", audienceDeclared), podSpec())
+	n.create("pod", annotations("audience.vault", audienceDeclared, "expiration", "20m"), spec)
+	n.create("sibling", annotations("audience.vault", audienceDeclared, "expiration", "20m"), podSpec())
 	pod, sibling := n.ready("pod"), n.ready("sibling")
-	rows := attacks(pod, sibling)
-
-	for name, a := range rows {
-		if got := n.attack(a); got.Code != http.StatusForbidden || !strings.Contains(got.Message, a.want) {
-			t.Errorf("%s: got %d %q, want 403 and %q", name, got.Code, got.Message, a.want)
-		}
+	victim := attack.Victim{
+		Grant: n.allowedTo(pod, 1200, audienceDeclared), Node: pod.Spec.NodeName,
+		Sibling: sibling.Name, SiblingUID: string(sibling.UID), Other: "default", Webhook: "podtoken",
 	}
-	// What the sidecar is for, with the same credential.
+	minor := minorVersion(t)
+	rows := slices.DeleteFunc(attack.TokenRequests(victim), func(row attack.TokenRequest) bool { return row.Since > minor })
 	own := map[string]any{"apiVersion": "v1", "kind": "Pod", "name": pod.Name, "uid": string(pod.UID)}
-	for name, spec := range map[string]map[string]any{
-		"the declared token":              {"audiences": []string{audienceDeclared}, "expirationSeconds": 3600, "boundObjectRef": own},
-		"a renewal":                       {"audiences": []string{apiAudience}, "expirationSeconds": 3600, "boundObjectRef": own},
-		"a renewal without any audiences": {"audiences": []string{}, "expirationSeconds": 1200, "boundObjectRef": own},
-	} {
-		if got := n.attack(attack{spec: spec}); got.Code != http.StatusCreated {
-			t.Errorf("%s: got %d %q, want 201", name, got.Code, got.Message)
+
+	answers := n.answers("pod", victim)
+	for _, row := range rows {
+		if got := answers[row.Name]; got.Code != row.Code || !strings.Contains(got.Message, row.Want) {
+			t.Errorf("%s: got %d %q, want %d and %q", row.Name, got.Code, got.Message, row.Code, row.Want)
+		} else if got.Token != nil && victim.Outcome(got) != attack.Allowed {
+			t.Errorf("%s: got a token that the grant does not cover: %s", row.Name, got.Token)
 		}
 	}
 
 	// Without the guard, and with the broad Role that people write for want of a better one.
 	restore := removeGuard(t)
 	n.allow(serviceAccount, "broad", rule("", "serviceaccounts/token", "create"))
+	unbound := mintRequest{spec: map[string]any{"audiences": []string{audienceDeclared}, "expirationSeconds": 1200}}
+	others := mintRequest{account: victim.Other, spec: unbound.spec}
 	eventually(t, pollShort, "the guard is gone", func(context.Context) (bool, error) {
-		got := n.attack(rows["an unbound token"])
-		return got.Code == http.StatusCreated && n.attack(rows["a token of another ServiceAccount"]).Code == http.StatusCreated, fmt.Errorf("got %d", got.Code)
+		got := n.mintAsSidecar(unbound)
+		return got.Code == http.StatusCreated && n.mintAsSidecar(others).Code == http.StatusCreated, fmt.Errorf("got %d", got.Code)
 	})
-	for name, a := range rows {
-		want := max(a.unguarded, http.StatusCreated)
-		if got := n.attack(a); got.Code != want {
-			t.Errorf("without the guard, %s: got %d %q, want %d: this row tests nothing", name, got.Code, got.Message, want)
+	answers = n.answers("pod", victim)
+	for _, row := range rows {
+		if got := answers[row.Name]; got.Code != row.Unguarded {
+			t.Errorf("without the guard, %s: got %d %q, want %d: this row tests nothing", row.Name, got.Code, got.Message, row.Unguarded)
 		}
 	}
-	loot := n.attackFor(attack{spec: map[string]any{"audiences": []string{apiAudience}, "expirationSeconds": 1 << 32}}, "-show").Token
+	loot := n.mintAsSidecar(mintRequest{spec: map[string]any{"audiences": []string{apiAudience}, "expirationSeconds": 1 << 32}}, "-show").Token
 	waitsForGuard := n.waitingForGuard()
 	restore()
 	eventually(t, pollShort, "the guard is back", func(context.Context) (bool, error) {
-		got := n.attack(rows["an unbound token"])
+		got := n.mintAsSidecar(unbound)
 		return got.Code == http.StatusForbidden, fmt.Errorf("got %d", got.Code)
 	})
 	n.ready(waitsForGuard)
@@ -147,9 +89,9 @@ func TestGuard(t *testing.T) {
 func (n *testNamespace) copiedCredential(pod *corev1.Pod, own map[string]any, loot string) {
 	n.t.Helper()
 	ctx := n.t.Context()
-	copied := n.attackFor(attack{spec: map[string]any{"audiences": []string{apiAudience}, "expirationSeconds": 3600, "boundObjectRef": own}}, "-show").Token
+	copied := n.mintAsSidecar(mintRequest{spec: map[string]any{"audiences": []string{apiAudience}, "expirationSeconds": 3600, "boundObjectRef": own}}, "-show").Token
 	request := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{
-		Audiences: []string{audienceDeclared}, ExpirationSeconds: ptr(int64(3600)),
+		Audiences: []string{audienceDeclared}, ExpirationSeconds: ptr(int64(1200)),
 		BoundObjectRef: &authenticationv1.BoundObjectReference{APIVersion: "v1", Kind: "Pod", Name: pod.Name, UID: pod.UID},
 	}}
 	mint := func(token string, request *authenticationv1.TokenRequest) error {
@@ -168,10 +110,10 @@ func (n *testNamespace) copiedCredential(pod *corev1.Pod, own map[string]any, lo
 	}
 }
 
-// attack sends a token request from inside the pod "pod", with the sidecar's credential.
-func (n *testNamespace) attack(a attack) mintAnswer {
-	n.t.Helper()
-	return n.attackFor(a)
+// mintRequest is a token request.
+type mintRequest struct {
+	account string // whose token is asked for; the pod's own by default
+	spec    map[string]any
 }
 
 // mintAnswer is what `probe mint` prints.
@@ -181,12 +123,13 @@ type mintAnswer struct {
 	Token   string `json:"token"`
 }
 
-func (n *testNamespace) attackFor(a attack, flags ...string) mintAnswer {
+// mintAsSidecar sends a token request from inside the pod "pod", with the sidecar's credential.
+func (n *testNamespace) mintAsSidecar(request mintRequest, flags ...string) mintAnswer {
 	n.t.Helper()
-	return n.mintIn("pod", a, append(flags, "-sidecar")...)
+	return n.mintIn("pod", request, append(flags, "-sidecar")...)
 }
 
-func (n *testNamespace) mintIn(pod string, a attack, flags ...string) mintAnswer {
+func (n *testNamespace) mintIn(pod string, a mintRequest, flags ...string) mintAnswer {
 	n.t.Helper()
 	account := a.account
 	if account == "" {
@@ -194,7 +137,7 @@ func (n *testNamespace) mintIn(pod string, a attack, flags ...string) mintAnswer
 	}
 	spec, err := json.Marshal(a.spec)
 	must(n.t, err, "encoding a request")
-	command := append([]string{probePath, "mint", "-account", n.name + "/" + account, "-query", a.query}, flags...)
+	command := append([]string{probePath, "mint", "-account", n.name + "/" + account}, flags...)
 	out, err := n.exec(pod, "app", append(command, string(spec))...)
 	must(n.t, err, "asking for a token inside pod %q", pod)
 	var answer mintAnswer
@@ -304,31 +247,5 @@ func TestReasons(t *testing.T) {
 		if reason != row.want {
 			t.Errorf("%s: the authorizer's reason is\n     %s\nwant %s", name, reason, row.want)
 		}
-	}
-}
-
-// Who mints without podtoken is left alone: kubelets (every pod of these tests has projected tokens), administrators, and other
-// ServiceAccounts that were given the right to.
-func TestGuardLeavesOthersAlone(t *testing.T) {
-	t.Parallel()
-	n := newNamespace(t, nil)
-	n.account("operator")
-	n.allow("operator", "mints-for-itself", rule("", "serviceaccounts/token", "create", "operator"))
-	spec := podSpec()
-	spec.ServiceAccountName = "operator"
-	n.create("operator", nil, spec)
-	n.create("pod", annotations("audience.vault", audienceDeclared), podSpec())
-	n.ready("operator")
-	n.ready("pod")
-	for name, spec := range map[string]map[string]any{
-		"unbound, any audience": {"audiences": []string{"anything"}, "expirationSeconds": 86400},
-		"of the API server":     {"audiences": []string{}, "expirationSeconds": 600},
-	} {
-		if got := n.mintIn("operator", attack{account: "operator", spec: spec}); got.Code != http.StatusCreated {
-			t.Errorf("an operator mints for itself, %s: got %d %q, want 201", name, got.Code, got.Message)
-		}
-	}
-	if out, err := testCluster.Kubectl(t.Context(), nil, "-n", n.name, "create", "token", serviceAccount, "--duration=2h", "--audience=anything"); err != nil {
-		t.Errorf("kubectl create token by an administrator: %v %s", err, out)
 	}
 }

@@ -25,13 +25,19 @@ func version(t *testing.T) cluster.Version {
 // since skips a test of what the cluster's Kubernetes cannot do, as it came with 1.minor only.
 func since(t *testing.T, minor int, what string) {
 	t.Helper()
+	if has := minorVersion(t); has < minor {
+		t.Skipf("Kubernetes 1.%d has no %s that could be tested; 1.%d has", has, what, minor)
+	}
+}
+
+// minorVersion is that of the API server.
+func minorVersion(t *testing.T) int {
+	t.Helper()
 	server, err := client.Discovery().ServerVersion()
 	must(t, err, "asking the API server for its version")
-	has, err := strconv.Atoi(strings.TrimRight(server.Minor, "+"))
+	minor, err := strconv.Atoi(strings.TrimRight(server.Minor, "+"))
 	must(t, err, "reading the minor version %q", server.Minor)
-	if has < minor {
-		t.Skipf("Kubernetes %s has no %s that could be tested; 1.%d has", server.GitVersion, what, minor)
-	}
+	return minor
 }
 
 // The suite runs on the version that PODTOKEN_E2E_KUBERNETES names: API server, kubelet and kubectl.

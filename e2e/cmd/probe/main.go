@@ -16,6 +16,8 @@
 //	probe listen [-status CODE] PORT
 //	                              serves HTTP on the loopback under the process name listener; prints a Told for each POST and SIGHUP
 //	probe mint FLAGS SPEC         asks for a token with a credential that it finds in the pod, and prints the answer without the token
+//	probe race RACE               runs an attack.Race (JSON) until something comes on the standard input, and prints its attack.Result
+//	probe rows VICTIM             sends each of attack.TokenRequests with the sidecar's credential, and prints the answers
 //	probe stat FILE…              prints one FileStat per line, and fails when a file cannot be read
 //	probe tamper ACTION FILE [PROGRAM ARGUMENT]
 //	                              does something to FILE: delete, overwrite, truncate, chmod, symlink, folder, full-folder, or
@@ -133,6 +135,10 @@ func run(args []string) error {
 			return err
 		}
 		return json.NewEncoder(os.Stdout).Encode(answer)
+	case "race":
+		return race(args[1:])
+	case "rows":
+		return rows(args[1:])
 	case "stat":
 		for _, f := range args[1:] {
 			s := statFile(f)

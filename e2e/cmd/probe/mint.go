@@ -19,6 +19,15 @@ import (
 // ownCredential is where a pod's automounted credential is, and the sidecar's in the sidecar's own file system.
 const ownCredential = "/var/run/secrets/kubernetes.io/serviceaccount" //nolint:gosec // a path
 
+// sidecarCredential is where the sidecar's credential is, for a pod that shares its process namespace.
+func sidecarCredential() (string, error) {
+	pids, err := processes("/podtoken-sidecar")
+	if err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("/proc/%d/root%s", pids[0], ownCredential), nil
+}
+
 // minted is what the API server answered, without the token unless it was asked for.
 type minted struct {
 	Code      int      `json:"code"`
@@ -31,7 +40,6 @@ type minted struct {
 //
 //	-sidecar          with the sidecar's credential, through /proc, instead of the pod's automounted one
 //	-account NS/NAME  the ServiceAccount that the token is to be of
-//	-query QUERY      of the URL, as dryRun=All
 //	-show             prints the token too
 //
 // The argument is the spec of the TokenRequest, as JSON.
@@ -39,7 +47,6 @@ func mint(args []string) (*minted, error) {
 	flags := flag.NewFlagSet("mint", flag.ContinueOnError)
 	sidecar := flags.Bool("sidecar", false, "")
 	account := flags.String("account", "", "")
-	query := flags.String("query", "", "")
 	show := flags.Bool("show", false, "")
 	if err := flags.Parse(args); err != nil {
 		return nil, err
@@ -50,11 +57,10 @@ func mint(args []string) (*minted, error) {
 	}
 	directory := ownCredential
 	if *sidecar {
-		pids, err := processes("/podtoken-sidecar")
-		if err != nil {
+		var err error
+		if directory, err = sidecarCredential(); err != nil {
 			return nil, err
 		}
-		directory = fmt.Sprintf("/proc/%d/root%s", pids[0], ownCredential)
 	}
 	credential, err := os.ReadFile(filepath.Join(directory, "token"))
 	if err != nil {
@@ -71,7 +77,7 @@ func mint(args []string) (*minted, error) {
 		Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS13}},
 	}
 	host := net.JoinHostPort(os.Getenv("KUBERNETES_SERVICE_HOST"), os.Getenv("KUBERNETES_SERVICE_PORT"))
-	url := "https://" + host + "/api/v1/namespaces/" + namespace + "/serviceaccounts/" + name + "/token?" + *query
+	url := "https://" + host + "/api/v1/namespaces/" + namespace + "/serviceaccounts/" + name + "/token"
 	body := `{"apiVersion":"authentication.k8s.io/v1","kind":"TokenRequest","spec":` + flags.Arg(0) + `}`
 	request, err := http.NewRequest(http.MethodPost, url, bytes.NewBufferString(body)) //nolint:gosec,noctx // the client has a timeout, and an attacker goes where it wants
 	if err != nil {
