@@ -155,7 +155,7 @@ func (c *cleanup) deleteOne(ctx context.Context, kind schema.GroupVersionKind, n
 	switch {
 	case apierrors.IsNotFound(err):
 		c.logger.Info("Gone already", "kind", kind.Kind, "namespace", namespace, "name", name)
-	case err != nil:
+	case err != nil && !runtime.IsNotRegisteredError(err): // The answer can be the object, whose type is not needed here.
 		return fmt.Errorf("deleting %s %q: %w", kind.Kind, name, err)
 	default:
 		c.logger.Info("Deleted", "kind", kind.Kind, "namespace", namespace, "name", name)
