@@ -13,6 +13,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
 
 	"github.com/podtoken/podtoken/e2e/cluster"
 )
@@ -28,8 +29,8 @@ plugins:
       kind: ValidatingAdmissionPolicyConfiguration
       staticManifestsDir: `
 
-// manifests/guard-static.yaml, on the disk of an API server, guards as the policy in the cluster does, and cannot be seen or
-// deleted through the API; and docs/audit-policy.yaml records what it did. In a cluster of its own, whose API server is started with
+// manifests/guard-static.yaml and guard-strict-static.yaml, on the disk of an API server, guard as the policies in the cluster do, and cannot be
+// seen or deleted through the API; and docs/audit-policy.yaml records what it did. In a cluster of its own, whose API server is started with
 // both, and with a maximum that makes tokens of one year.
 func TestStaticGuard(t *testing.T) {
 	since(t, 36, "feature ManifestBasedAdmissionControlConfig")
@@ -38,9 +39,11 @@ func TestStaticGuard(t *testing.T) {
 	directory := t.TempDir()
 	manifests := filepath.Join(directory, "manifests")
 	must(t, os.Mkdir(manifests, 0o700), "making a directory")
-	guard, err := os.ReadFile("../manifests/guard-static.yaml")
-	must(t, err, "reading the guard")
-	must(t, os.WriteFile(filepath.Join(manifests, "podtoken-guard.yaml"), guard, 0o600), "writing the guard")
+	for _, name := range []string{"guard-static.yaml", "guard-strict-static.yaml"} {
+		guard, err := os.ReadFile("../manifests/" + name)
+		must(t, err, "reading a guard")
+		must(t, os.WriteFile(filepath.Join(manifests, name), guard, 0o600), "writing a guard")
+	}
 	file := filepath.Join(directory, "admission.yaml")
 	must(t, os.WriteFile(file, []byte(admissionConfiguration+manifests+"\n"), 0o600), "writing the configuration")
 
@@ -109,12 +112,40 @@ func TestStaticGuard(t *testing.T) {
 		}
 	}
 	checkClampedLifetime(t, c.RESTConfig(), admin, pod)
+	checkStrictGuard(t, c.RESTConfig(), admin, namespace)
 	policies, err := admin.AdmissionregistrationV1().ValidatingAdmissionPolicies().List(ctx, metav1.ListOptions{})
 	must(t, err, "listing policies")
 	if len(policies.Items) != 0 {
 		t.Errorf("the guard can be seen, and deleted, through the API: %d policies", len(policies.Items))
 	}
 	checkAuditLog(t, auditLog, "guard.podtoken.dev.static.k8s.io", credential.Status.Token)
+}
+
+// checkStrictGuard: a Role written by hand lets no ServiceAccount request tokens for itself, unless it is exempted.
+func checkStrictGuard(t *testing.T, config *rest.Config, admin kubernetes.Interface, namespace string) {
+	t.Helper()
+	const account = "operator"
+	n := &testNamespace{world: &world{client: admin}, t: t, name: namespace}
+	n.account(account)
+	n.allow(account, "by-hand", rule("", "serviceaccounts/token", "create", account))
+	as := rest.CopyConfig(config)
+	as.Impersonate = rest.ImpersonationConfig{UserName: "system:serviceaccount:" + namespace + ":" + account}
+	operator, err := kubernetes.NewForConfig(as)
+	must(t, err, "making a client")
+	request := func(ctx context.Context) error {
+		_, err := operator.CoreV1().ServiceAccounts(namespace).CreateToken(ctx, account, &authenticationv1.TokenRequest{}, metav1.CreateOptions{})
+		return err
+	}
+	const policy = "guard-strict.podtoken.dev.static.k8s.io"
+	eventually(t, pollShort, "the strict guard denies a Role written by hand", func(ctx context.Context) (bool, error) {
+		err := request(ctx)
+		return err != nil && strings.Contains(err.Error(), policy) && strings.Contains(err.Error(), "by a right that is not a grant of podtoken"), err
+	})
+	n.allow(account, "unguarded", rule("unguarded.podtoken.dev", "tokens", "mint", account))
+	eventually(t, pollShort, "the exempted operator gets a token", func(ctx context.Context) (bool, error) {
+		err := request(ctx)
+		return err == nil, err
+	})
 }
 
 // checkAuditLog: docs/audit-policy.yaml records who asked for which token, and no token.

@@ -18,7 +18,7 @@ import (
 // --request-timeout later. The state is in the Role itself, so that a controller that starts in between goes on with it.
 //
 //	Role on the server                            written
-//	none, or not bound to the ServiceAccount      what is there is deleted: nobody holds the mark
+//	none, or not bound to the ServiceAccount      what is there is deleted: no caller holds the mark
 //	with another owner                            both deleted; if a finalizer keeps it, mark only, with the right owner
 //	any other than mark only, since a time        mark only, since now
 //	mark only, for less than the delay            nothing

@@ -105,7 +105,7 @@ func TestWithdrawnRoleThatOthersChange(t *testing.T) {
 				w.change(role, func() { change(role) })
 				w.taken()
 				if again := w.reconcile().RequeueAfter; again != withdrawalDelay {
-					t.Errorf("again after %v, want %v: the withdrawal begins anew", again, withdrawalDelay)
+					t.Errorf("again after %v, want %v: the withdrawal begins again", again, withdrawalDelay)
 				}
 				expect(t, "writes", []string{"force Role"}, w.taken())
 				expect(t, "rules", onlyTheMark(), w.role().Rules)

@@ -9,7 +9,7 @@ between. So the guard does not rely on what was authorized: it asks the authoriz
 
 	caller (for ServiceAccount <name>)         create   by                    mark   unguarded   decision
 	1  kubelet, kube-controller-manager,
-	   group system:masters                    -        -                     -      -           not looked at (matchConditions)
+	   group system:masters                    -        -                     -      -           let through (matchConditions)
 	2  any                                     no       -                     any    any         denied: the right was withdrawn
 	3  any                                     yes      any                   any    yes         allowed (wildcards, and explicit permissions)
 	4  <name> itself                           yes      podtoken's grant      any    no          what the grant declares, bound to the calling Pod
