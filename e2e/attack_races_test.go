@@ -32,9 +32,8 @@ const (
 
 // Token requests that are on their way while the right to make them goes, however it goes: none gives a token that the pod does not
 // declare. Each race is run in two namespaces at the same time: one has the guard, the other, the control, a guard that lets go, which
-// shows that the race meets the withdrawals. In a cluster of its own, whose end is the last race.
+// shows that the race meets the withdrawals. In a cluster of its own, whose end is the last race. Serial: it is as busy as it can.
 func TestRacesAgainstWithdrawals(t *testing.T) {
-	t.Parallel()
 	w := emptyWorld(t, "races")
 	must(t, w.cluster.InstallChart(t.Context(), chartValues(
 		"--set", "webhook.replicas=1", "--set", "controller.replicas=1", "--set", "controller.removalDelay="+raceRemovalDelay.String(),

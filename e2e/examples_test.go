@@ -29,7 +29,7 @@ func TestExamples(t *testing.T) {
 	if len(files) < 6 {
 		t.Fatalf("only %d examples: %q", len(files), files)
 	}
-	n := &testNamespace{t: t, name: examplesNamespace}
+	n := &testNamespace{world: shared, t: t, name: examplesNamespace}
 	t.Cleanup(func() {
 		if t.Failed() {
 			n.dump()

@@ -15,6 +15,9 @@ import (
 const (
 	// proofInterval is how often API servers prove that they still enforce the guards.
 	proofInterval = time.Minute
+	// proofValidity is how long a proof counts while the API server gives no answer that says anything, as a busy one does not: what it
+	// has enforced since its policies changed last it enforces still.
+	proofValidity = 10 * time.Minute
 	// settleTime is for how long, since the guard's objects came or changed or an API server let a probe pass, each probe must
 	// have been denied. An API server takes up new policies at most once a second, and may still enforce one that was deleted
 	// and is there again, let go of it, and take it up again.
@@ -44,8 +47,10 @@ type proof struct {
 	of string
 	// seen is when they were first seen; since is that too, or when an API server let a probe pass after that.
 	seen, since time.Time
-	problem     string
-	servers     []server
+	// proven is when the API servers had proven it last; zero if they have not, or if one let a probe pass after that.
+	proven  time.Time
+	problem string
+	servers []server
 }
 
 func newProof(probe func(context.Context) []server, logger *slog.Logger) *proof {
@@ -62,7 +67,7 @@ func (p *proof) problemOf(of string) string {
 	defer p.mu.Unlock()
 	if of != p.of {
 		p.of, p.problem = of, proving
-		p.seen = time.Now()
+		p.seen, p.proven = time.Now(), time.Time{}
 		p.since = p.seen
 		notify(p.wake, struct{}{})
 	}
@@ -97,19 +102,27 @@ func (p *proof) round(ctx context.Context) time.Duration {
 	p.report(ctx, servers)
 	problem := problemOfServers(servers)
 	if slices.ContainsFunc(servers, func(s server) bool { return s.state() == stateNotEnforcing }) {
-		p.since = time.Now()
+		p.since, p.proven = time.Now(), time.Time{}
 	}
-	if problem == "" && begin.Sub(p.since) < p.settle || problem != "" && begin.Sub(p.seen) < p.settle {
+	silent := problem != "" && !p.proven.IsZero() && begin.Sub(p.proven) < proofValidity
+	switch {
+	case silent:
+		problem = ""
+	case problem == "" && begin.Sub(p.since) < p.settle || problem != "" && begin.Sub(p.seen) < p.settle:
 		problem = proving // API servers may still be at it.
+	case problem == "":
+		p.proven = begin
 	}
 	if problem != p.problem {
 		p.problem = problem
 		notify(p.news, event.GenericEvent{Object: serviceAccount()})
 	}
-	switch problem {
-	case "":
+	switch {
+	case silent:
+		return lastProofRetry
+	case problem == "":
 		return proofInterval
-	case proving:
+	case problem == proving:
 		return settleInterval
 	}
 	return 0

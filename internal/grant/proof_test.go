@@ -197,3 +197,38 @@ func TestWhatServersProve(t *testing.T) {
 		}
 	}
 }
+
+// A busy API server that answers probes late takes nothing from a guard that is proven, for ten minutes. One that answers wrongly does.
+func TestASilentAPIServerLeavesTheProof(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newProven(t)
+		p.start(nil)
+		if !p.granted(2 * settleTime) {
+			t.Fatal("not granted although the guard is proven")
+		}
+		p.say(answers(answerUnknown, answerUnknown))
+		time.Sleep(proofValidity - 2*proofInterval)
+		synctest.Wait()
+		if problem := p.r.guard.problem(t.Context()); problem != "" {
+			t.Errorf("after %v without an answer: %s", proofValidity-2*proofInterval, problem)
+		}
+		time.Sleep(4 * proofInterval)
+		synctest.Wait()
+		if problem := p.r.guard.problem(t.Context()); problem == "" {
+			t.Errorf("after more than %v without an answer the guard still counts as proven", proofValidity)
+		}
+
+		p.say(answers(answerDenied, answerDenied))
+		time.Sleep(proofInterval)
+		synctest.Wait()
+		p.say(answers(answerAllowed, answerDenied))
+		time.Sleep(2 * proofInterval)
+		synctest.Wait()
+		p.say(answers(answerUnknown, answerUnknown))
+		time.Sleep(proofInterval)
+		synctest.Wait()
+		if problem := p.r.guard.problem(t.Context()); problem == "" {
+			t.Error("an API server that let a probe pass and is silent now counts as proven")
+		}
+	})
+}
