@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -24,6 +25,35 @@ func keysOf(n int, annotations map[string]string) map[string]string {
 		all[key] = value
 	}
 	return all
+}
+
+// admissionTime is what the API server has spent on conditions and policies, and on calls of podtoken's webhook.
+func admissionTime(t *testing.T) time.Duration {
+	t.Helper()
+	text, err := client.CoreV1().RESTClient().Get().AbsPath("/metrics").DoRaw(t.Context())
+	must(t, err, "reading the API server's metrics")
+	seconds, found := 0.0, 0
+	for line := range strings.Lines(string(text)) {
+		name, _, _ := strings.Cut(line, "{")
+		switch name {
+		case "apiserver_admission_match_condition_evaluation_seconds_sum", "apiserver_validating_admission_policy_check_duration_seconds_sum":
+		case "apiserver_admission_webhook_admission_duration_seconds_sum":
+			if !strings.Contains(line, "podtoken.dev") {
+				continue
+			}
+		default:
+			continue
+		}
+		fields := strings.Fields(line)
+		value, err := strconv.ParseFloat(fields[len(fields)-1], 64)
+		must(t, err, "reading %s", line)
+		seconds += value
+		found++
+	}
+	if found < 3 {
+		t.Fatalf("the API server has %d of the three metrics: their names have changed", found)
+	}
+	return time.Duration(seconds * float64(time.Second))
 }
 
 // TestAttackCostOfPods: whatever a Pod's author puts into a Pod, podtoken's conditions and policies keep the API server busy for less
@@ -88,26 +118,28 @@ func TestAttackCostOfPods(t *testing.T) {
 	}
 	for name, row := range rows {
 		t.Run(name, func(t *testing.T) {
-			// The machine may be busy with something else: the best of some pairs counts.
+			// The machine may be busy with something else: the best of some tries counts. The times of the whole requests, which depend on much
+			// more, are for the reader.
 			const tries, limit = 5, time.Second
-			longer := time.Hour
+			least := time.Hour
 			for range tries {
 				start := time.Now()
-				err := row.same()
+				must(t, row.same(), "creating the same without podtoken")
 				same := time.Since(start)
-				must(t, err, "creating the same without podtoken")
+				before := admissionTime(t)
 				start = time.Now()
-				err = row.request()
+				err := row.request()
 				took := time.Since(start)
 				if row.want == "" && err != nil || row.want != "" && (err == nil || !strings.Contains(err.Error(), row.want)) {
 					t.Fatalf("got %v, want %q", err, row.want)
 				}
-				t.Logf("%v, the same without podtoken %v", took, same)
-				if longer = min(longer, took-same); longer < limit {
+				admission := admissionTime(t) - before
+				t.Logf("%v in podtoken's conditions, policies and webhook; the request %v, the same without podtoken %v", admission, took, same)
+				if least = min(least, admission); least < limit {
 					return
 				}
 			}
-			t.Errorf("it takes %v longer than the same without podtoken, want less than %v", longer, limit)
+			t.Errorf("podtoken's conditions, policies and webhook take %v, want less than %v", least, limit)
 		})
 	}
 }
