@@ -22,7 +22,7 @@ const (
 	// dripEvery is the time between two bytes of what is slow.
 	dripEvery = 250 * time.Millisecond
 	// comeBack is the longest time until a connection that was closed is opened again; half of it on average.
-	comeBack = 2 * time.Second
+	comeBack = 3 * time.Second
 	// announced is the Content-Length of bodies of which little comes, within what the webhook reads.
 	announced = 4 << 20
 )
