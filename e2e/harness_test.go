@@ -226,6 +226,10 @@ func (n *testNamespace) untilWithin(limit time.Duration, name, what string, done
 
 // exec runs a command in a container and returns its standard output.
 func (n *testNamespace) exec(pod, containerName string, command ...string) (string, error) {
+	return n.execWithin(time.Minute, pod, containerName, command...)
+}
+
+func (n *testNamespace) execWithin(limit time.Duration, pod, containerName string, command ...string) (string, error) {
 	request := n.client.CoreV1().RESTClient().Post().Namespace(n.name).Resource("pods").Name(pod).SubResource("exec").
 		VersionedParams(&corev1.PodExecOptions{Container: containerName, Command: command, Stdout: true, Stderr: true}, scheme.ParameterCodec)
 	executor, err := remotecommand.NewWebSocketExecutor(n.restConfig, "GET", request.URL().String())
@@ -233,7 +237,7 @@ func (n *testNamespace) exec(pod, containerName string, command ...string) (stri
 		return "", err
 	}
 	var stdout, stderr bytes.Buffer
-	ctx, cancel := context.WithTimeout(n.t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(n.t.Context(), limit)
 	defer cancel()
 	if err := executor.StreamWithContext(ctx, remotecommand.StreamOptions{Stdout: &stdout, Stderr: &stderr}); err != nil {
 		return stdout.String(), fmt.Errorf("running %q in %s/%s/%s: %w: %s", command, n.name, pod, containerName, err, stderr.String())

@@ -331,11 +331,17 @@ func newCompanyCA(t *testing.T) *companyCA {
 // issue makes what belongs into the Secret.
 func (ca *companyCA) issue(t *testing.T) map[string][]byte {
 	t.Helper()
+	return ca.issueFor(t, x509.ExtKeyUsageServerAuth)
+}
+
+// issueFor makes a certificate for a server, or for a client.
+func (ca *companyCA) issueFor(t *testing.T, usage x509.ExtKeyUsage) map[string][]byte {
+	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	must(t, err, "making a key")
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(time.Now().UnixNano()), DNSNames: []string{webhookDeployment + "." + releaseNamespace + ".svc"},
-		NotBefore: ca.certificate.NotBefore, NotAfter: time.Now().Add(time.Hour), ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+		NotBefore: ca.certificate.NotBefore, NotAfter: time.Now().Add(time.Hour), ExtKeyUsage: []x509.ExtKeyUsage{usage},
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, ca.certificate, key.Public(), ca.key)
 	must(t, err, "making a certificate")

@@ -1,6 +1,6 @@
 // Package attack is what the tests of the suite attack with: requests that are written on the wire by hand (Caller), races of such
-// requests with whatever takes the right to make them away (Race), and the rows of the tables of attacks as data (TokenRequests,
-// Declarations). It runs inside real pods, as a part of ./cmd/probe; what it reports is counts and claims, never a token.
+// requests with whatever takes the right to make them away (Race), connections that are held open (Hold), and the rows of the tables
+// of attacks as data (TokenRequests, Declarations). It runs inside real pods, as a part of ./cmd/probe; what it reports is counts and claims, never a token.
 //
 // # Which test shows what
 //
@@ -37,6 +37,13 @@
 //	cost of pods, prefix in another case            e2e TestAttackCostOfPods, TestAttackPrefixInAnotherCase
 //	forged pods in excluded namespaces              e2e TestAttackForgedPodInExcludedNamespace
 //	ephemeral containers, presets in mode rbac      e2e TestAttackEphemeralContainers, TestAttackModeRBACByPreset
+//
+// Callers of the webhook that are no API servers (finding 3):
+//
+//	connections from pods, of every kind of Hold    e2e TestPodsCannotStopAdmission
+//	every kind of connection, on the loopback       cmd/webhook TestStrangersStopNobody, TestThousandStrangers
+//	without the API servers' client certificate     e2e TestClientCertificateOfAPIServers; cmd/webhook TestClientCertificates
+//	the engine itself                               e2e/attack TestHold, TestHoldIsBounded
 //
 // Annotations, which the webhook refuses (unit tests; e2e TestDenialReachesTheUser shows that refusals arrive):
 //

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"time"
@@ -73,4 +74,22 @@ func rows(args []string) error {
 		answers[row.Name] = answer
 	}
 	return json.NewEncoder(os.Stdout).Encode(answers)
+}
+
+// hold runs an attack.Hold and prints what became of it.
+func hold(args []string) error {
+	var h attack.Hold
+	flags := flag.NewFlagSet("hold", flag.ContinueOnError)
+	flags.StringVar(&h.Kind, "kind", "", fmt.Sprintf("one of %q", attack.HoldKinds()))
+	flags.IntVar(&h.Connections, "connections", 50, "how many at once to each address")
+	flags.DurationVar(&h.Time, "for", time.Minute, "how long")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	h.Addresses = flags.Args()
+	held, err := h.Run(context.Background())
+	if err != nil {
+		return err
+	}
+	return json.NewEncoder(os.Stdout).Encode(held)
 }

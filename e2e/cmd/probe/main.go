@@ -12,6 +12,8 @@
 //	probe harass TIMES PROGRAM FILE
 //	                              has PROGRAM replace FILE and kills it meanwhile, again and again
 //	probe connect ADDRESS         opens a TCP connection, within three seconds
+//	probe hold -kind KIND [-connections NUMBER] [-for TIME] ADDRESS…
+//	                              holds connections to webhooks open (attack.Hold), and prints an attack.Held
 //	probe list DIRECTORY          prints the names in it
 //	probe listen [-status CODE] PORT
 //	                              serves HTTP on the loopback under the process name listener; prints a Told for each POST and SIGHUP
@@ -127,6 +129,8 @@ func run(args []string) error {
 			return fmt.Errorf("connect wants an address")
 		}
 		return connect(args[1])
+	case "hold":
+		return hold(args[1:])
 	case "listen":
 		return listen(args[1:])
 	case "mint":
