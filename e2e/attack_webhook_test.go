@@ -27,8 +27,8 @@ const (
 	// admittedWithin is what a creation may take, the API server's part included.
 	admittedWithin = time.Second
 	// burstEvery is the time between creations at the same time, two more each time, so that the API server opens new connections. It
-	// keeps 25, some of which it never used: the webhook ends those after five seconds, so that this must be another time.
-	burstEvery = 7 * time.Second
+	// keeps 25, some of which it never used, and which the webhook must not end before it does.
+	burstEvery = 5 * time.Second
 	burstMore  = 2
 )
 

@@ -26,8 +26,8 @@ var (
 	errHeaderFields   = errors.New("the header has too many lines")
 )
 
-// conn is a connection of a Listener. With TLS it has the handshake in its first Read, so that handshake and header share the
-// time for a header. net/http would give each a time of its own.
+// conn is a connection of a Listener. With TLS it has the handshake in its first Read, in the time that net/http gives the first header. The
+// first request may come later: its header has that time from its first byte on.
 type conn struct {
 	net.Conn // the one that net/http reads from and writes to: tls, or wire
 	listener *Listener
@@ -38,6 +38,7 @@ type conn struct {
 	handshake    sync.Once
 	handshakeErr error
 	header       headerCounter
+	begun        bool // something of the first request has come
 }
 
 func newConn(l *Listener, accepted net.Conn, config *tls.Config) *conn {
@@ -74,9 +75,26 @@ func (c *conn) Read(p []byte) (int, error) {
 	if err := c.shakeHands(); err != nil {
 		return 0, err
 	}
-	n, err := c.Conn.Read(p)
+	n, err := c.readBegin(p)
 	if !c.header.add(p[:n]) {
 		return 0, errHeaderFields
+	}
+	return n, err
+}
+
+// readBegin reads. For the first bytes of all it waits as long as for those of a later request; the deadline of the first header
+// begins then.
+func (c *conn) readBegin(p []byte) (int, error) {
+	if c.begun {
+		return c.Conn.Read(p)
+	}
+	if err := c.Conn.SetReadDeadline(time.Now().Add(idleTimeout)); err != nil {
+		return 0, err
+	}
+	n, err := c.Conn.Read(p)
+	if n > 0 {
+		c.begun = true
+		_ = c.Conn.SetReadDeadline(time.Now().Add(headerTimeout))
 	}
 	return n, err
 }

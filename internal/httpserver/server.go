@@ -7,8 +7,14 @@ import (
 )
 
 const (
-	// headerTimeout bounds a header, and on a new connection the TLS handshake with it.
+	// headerTimeout bounds a TLS handshake, and a header from its first byte on.
 	headerTimeout = 5 * time.Second
+	// bodyTimeout bounds a body, unless the handler sets a deadline of its own.
+	bodyTimeout = time.Second
+	// idleTimeout bounds the time without a request, before the first one too. Go's clients, of which API servers are and Prometheus
+	// is, close what was idle for 90 s, also connections that they dialed in a burst and never used. If we closed first, a request could
+	// meet a connection that ends, and is not repeated when a part of it was written.
+	idleTimeout = 2 * time.Minute
 	// headerBytes bounds a header. net/http adds 4 KiB. API servers send some 400 bytes, with a token in it 2 KiB.
 	headerBytes = 4 << 10
 )
@@ -19,17 +25,22 @@ func NewServer(handler http.Handler, logger *slog.Logger) *http.Server {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	return &http.Server{
-		Handler:           handler,
+		Handler:           withBodyTimeout(handler),
 		Protocols:         protocols,
 		ReadHeaderTimeout: headerTimeout,
-		ReadTimeout:       headerTimeout + time.Second,
 		WriteTimeout:      5 * time.Second,
-		// Go's clients, of which API servers are and Prometheus is, close what was idle for 90 s. If we closed first, a
-		// request could meet a connection that ends.
-		IdleTimeout:    2 * time.Minute,
-		MaxHeaderBytes: headerBytes,
-		ErrorLog:       newErrorLog(logger),
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    headerBytes,
+		ErrorLog:          newErrorLog(logger),
 	}
+}
+
+// withBodyTimeout is in place of the server's ReadTimeout, which counts from when the connection was accepted.
+func withBodyTimeout(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTimeout))
+		next.ServeHTTP(w, r)
+	})
 }
 
 // PlainLimits are those of a server of metrics and probes. Its callers are a kubelet and a few Prometheus; but the more
