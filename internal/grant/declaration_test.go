@@ -166,7 +166,7 @@ func TestNamespacesAreLimited(t *testing.T) {
 		t.Error("there is room although there is none")
 	}
 	s.collected = time.Time{} // ten seconds later
-	runtime.KeepAlive(kept) // and no longer
+	runtime.KeepAlive(kept)   // and no longer
 	if got := s.of("shop", different(1000)); got == crowded {
 		t.Error("no room after all pods are gone")
 	}
