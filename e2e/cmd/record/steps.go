@@ -138,10 +138,14 @@ func (s *scenario) createPodWithoutWebhook(ctx context.Context) error {
 	return nil
 }
 
-// deleteFile deletes a token's file from a container that was added for that: those of the pod cannot. It is a token that is
-// not replaced for long, or its next one could be there before the sidecar looks.
+// sidecarUser is whom the sidecar runs as in a pod without a user.
+const sidecarUser = 65532
+
+// deleteFile deletes a token's file from a container that was added for that, as the sidecar's user and through the sidecar's process: no
+// container may mount the volume writable. It is a token that is not replaced for long, or its next one could be there before the sidecar looks.
 func (s *scenario) deleteFile(ctx context.Context) error {
 	const pod, name = "monthly", "meddler"
+	user := int64(sidecarUser)
 	pods := s.client.CoreV1().Pods("reports")
 	err := retry.RetryOnConflict(retry.DefaultBackoff, func() error {
 		got, err := pods.Get(ctx, pod, metav1.GetOptions{})
@@ -149,8 +153,8 @@ func (s *scenario) deleteFile(ctx context.Context) error {
 			return err
 		}
 		got.Spec.EphemeralContainers = append(got.Spec.EphemeralContainers, corev1.EphemeralContainer{EphemeralContainerCommon: corev1.EphemeralContainerCommon{
-			Name: name, Image: s.image, Args: []string{"tamper", "delete", "/rw/storage"},
-			VolumeMounts: []corev1.VolumeMount{{Name: api.VolumeTokens, MountPath: "/rw"}},
+			Name: name, Image: s.image, Args: []string{"tamper", "delete", api.SidecarTokenDir + "/storage", api.SidecarBinary, api.CommandRun},
+			SecurityContext: &corev1.SecurityContext{RunAsUser: &user, RunAsGroup: &user},
 		}})
 		_, err = pods.UpdateEphemeralContainers(ctx, pod, got, metav1.UpdateOptions{})
 		return err
