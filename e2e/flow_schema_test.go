@@ -22,9 +22,8 @@ const half = 60
 
 // With flowSchema.enabled a Pod that holds token requests open takes seats of podtoken's own priority level, and none of those that
 // controllers, scheduler and other ServiceAccounts use. The chart's objects are those of the test, for the ServiceAccounts of its namespace alone:
-// the others' requests would wait as well.
+// the others' requests would wait as well. Serial: without the FlowSchema they do.
 func TestFlowSchemaHasALevelOfItsOwn(t *testing.T) {
-	t.Parallel()
 	n := newNamespace(t, nil)
 	n.create("pod", annotations("audience", audienceDefault), podSpec())
 	n.ready("pod")

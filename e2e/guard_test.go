@@ -221,10 +221,11 @@ func TestReasons(t *testing.T) {
 	n.granted(serviceAccount, audienceDeclared)
 	n.account("operator")
 	n.allow("operator", "by-hand", rule("", "serviceaccounts/token", "create", "operator"))
-	for name, row := range map[string]struct{ account, group, want string }{
-		"a grant":       {serviceAccount, "", fmt.Sprintf(`RBAC: allowed by RoleBinding "podtoken:%s/%s" of Role "podtoken:%[1]s" to ServiceAccount "%[1]s/%[2]s"`, serviceAccount, n.name)},
-		"a Role":        {"operator", "", fmt.Sprintf(`RBAC: allowed by RoleBinding "by-hand/%s" of Role "by-hand" to ServiceAccount "operator/%[1]s"`, n.name)},
-		"a ClusterRole": {"operator", "system:masters", `RBAC: allowed by ClusterRoleBinding "cluster-admin" of ClusterRole "cluster-admin" to Group "system:masters"`},
+	for name, row := range map[string]struct{ account, user, want string }{
+		"a grant": {serviceAccount, "", fmt.Sprintf(`RBAC: allowed by RoleBinding "podtoken:%s/%s" of Role "podtoken:%[1]s" to ServiceAccount "%[1]s/%[2]s"`, serviceAccount, n.name)},
+		"a Role":  {"operator", "", fmt.Sprintf(`RBAC: allowed by RoleBinding "by-hand/%s" of Role "by-hand" to ServiceAccount "operator/%[1]s"`, n.name)},
+		"a ClusterRole": {"operator", "system:kube-controller-manager", `RBAC: allowed by ClusterRoleBinding "system:kube-controller-manager" ` +
+			`of ClusterRole "system:kube-controller-manager" to User "system:kube-controller-manager"`},
 	} {
 		spec := authorizationv1.SubjectAccessReviewSpec{
 			User: "system:serviceaccount:" + n.name + ":" + row.account,
@@ -232,8 +233,8 @@ func TestReasons(t *testing.T) {
 				Namespace: n.name, Verb: "create", Resource: "serviceaccounts", Subresource: "token", Name: row.account,
 			},
 		}
-		if row.group != "" {
-			spec.Groups = []string{row.group}
+		if row.user != "" {
+			spec.User = row.user
 		}
 		var reason string
 		eventually(t, pollShort, name+" is seen by the authorizer", func(ctx context.Context) (bool, error) {

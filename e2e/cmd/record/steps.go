@@ -154,7 +154,7 @@ func (s *scenario) deleteFile(ctx context.Context) error {
 		}
 		got.Spec.EphemeralContainers = append(got.Spec.EphemeralContainers, corev1.EphemeralContainer{EphemeralContainerCommon: corev1.EphemeralContainerCommon{
 			Name: name, Image: s.image, Args: []string{"tamper", "delete", api.SidecarTokenDir + "/storage", api.SidecarBinary, api.CommandRun},
-			SecurityContext: &corev1.SecurityContext{RunAsUser: &user, RunAsGroup: &user},
+			SecurityContext: &corev1.SecurityContext{RunAsUser: &user},
 		}})
 		_, err = pods.UpdateEphemeralContainers(ctx, pod, got, metav1.UpdateOptions{})
 		return err
