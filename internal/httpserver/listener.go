@@ -9,6 +9,8 @@ import (
 	"net/netip"
 	"sync"
 	"time"
+
+	"github.com/podtoken/podtoken/internal/sparselog"
 )
 
 // Config is what a Listener is made of.
@@ -25,7 +27,7 @@ type Config struct {
 type Listener struct {
 	net.Listener
 	config Config
-	log    *sparseLog
+	log    *sparselog.Logger
 	start  time.Time
 
 	mu    sync.Mutex
@@ -35,7 +37,7 @@ type Listener struct {
 // NewListener returns a Listener on top of another one.
 func NewListener(inner net.Listener, config Config) *Listener {
 	return &Listener{
-		Listener: inner, config: config, log: newSparseLog(config.Logger), start: time.Now(), queue: newQueue(config.Limits),
+		Listener: inner, config: config, log: sparselog.New(config.Logger), start: time.Now(), queue: newQueue(config.Limits),
 	}
 }
 
@@ -54,8 +56,8 @@ func (l *Listener) Accept() (net.Conn, error) {
 	l.mu.Unlock()
 	for _, e := range evicted {
 		e.conn.wire.drop()
-		l.log.warn("Connection closed to make room for others", "remoteAddress", e.conn.RemoteAddr().String(),
-			"localAddress", e.conn.LocalAddr().String(), "secondsWithoutRequest", (l.now() - e.since).Seconds())
+		l.log.Warn("Connection closed to make room for others", slog.String("remoteAddress", e.conn.RemoteAddr().String()),
+			slog.String("localAddress", e.conn.LocalAddr().String()), slog.Float64("secondsWithoutRequest", (l.now()-e.since).Seconds()))
 	}
 	return c, nil
 }
@@ -95,7 +97,7 @@ func (l *Listener) handshakeFailed(c *conn, err error) {
 	if quiet := l.config.Quiet; quiet != nil && quiet(c.RemoteAddr()) {
 		return
 	}
-	l.log.warn("TLS handshake failed", "remoteAddress", c.RemoteAddr().String(), "error", err)
+	l.log.Warn("TLS handshake failed", slog.String("remoteAddress", c.RemoteAddr().String()), slog.Any("error", err))
 }
 
 // now is the time since the start, by the monotonic clock.
