@@ -152,9 +152,11 @@ var webhookScenarios = map[string]map[string]scenario{
 		"the rest": {
 			series: `
 				podtoken_certificate_last_reload_successful{job="podtoken-webhook",instance="a"} 0x60
-				podtoken_identity_last_reload_successful{job="podtoken-controller",instance="c"} 0x60`,
+				podtoken_identity_last_reload_successful{job="podtoken-controller",instance="c"} 0x60
+				podtoken_client_ca_last_reload_successful{job="podtoken-webhook",instance="a"} 0x60`,
 			fires: []string{
 				`{file="certificate", instance="a", job="podtoken-webhook"}`,
+				`{file="client CA", instance="a", job="podtoken-webhook"}`,
 				`{file="identity", instance="c", job="podtoken-controller"}`,
 			},
 		},
@@ -163,7 +165,8 @@ var webhookScenarios = map[string]map[string]scenario{
 				podtoken_config_last_reload_successful{job="podtoken-webhook",instance="a"} 1x9 0x3 1x46
 				podtoken_policy_last_reload_successful{job="podtoken-webhook",instance="a"} 1x60
 				podtoken_identity_last_reload_successful{job="podtoken-webhook",instance="a"} 1x60
-				podtoken_certificate_last_reload_successful{job="podtoken-webhook",instance="a"} 0x2 1x57`,
+				podtoken_certificate_last_reload_successful{job="podtoken-webhook",instance="a"} 0x2 1x57
+				podtoken_client_ca_last_reload_successful{job="podtoken-webhook",instance="a"} 1x5 0x2 1x52`,
 		},
 	},
 }
