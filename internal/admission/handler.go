@@ -265,7 +265,7 @@ func (h *Handler) log(r *http.Request, v verdict, duration time.Duration) {
 	// Whoever reaches the port can send a review, also one about a pod that nobody creates.
 	attributes = append(attributes, slog.String("remoteAddress", r.RemoteAddr), slog.Float64("durationSeconds", duration.Seconds()))
 	if v.outcome == api.OutcomeError && v.request.UID == "" {
-		h.strangers.Warn(message, attributes...)
+		h.strangers.Warn(r.Context(), message, attributes...)
 		return
 	}
 	h.config.Logger.LogAttrs(r.Context(), level, message, attributes...)

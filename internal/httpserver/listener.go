@@ -66,7 +66,7 @@ func (l *Listener) Accept() (net.Conn, error) {
 	for _, e := range evicted {
 		e.conn.wire.drop()
 		l.count(e.reason)
-		l.log.Warn("Connection closed to make room for others", slog.String("remoteAddress", e.conn.RemoteAddr().String()),
+		l.log.Warn(context.Background(), "Connection closed to make room for others", slog.String("remoteAddress", e.conn.RemoteAddr().String()),
 			slog.String("localAddress", e.conn.LocalAddr().String()), slog.Float64("secondsWithoutRequest", (l.now()-e.since).Seconds()),
 			slog.String("reason", e.reason))
 	}
@@ -117,7 +117,7 @@ func (l *Listener) handshakeFailed(c *conn, err error) {
 		return
 	}
 	l.count(reasonHandshakeFailed)
-	l.log.Warn("TLS handshake failed", slog.String("remoteAddress", c.RemoteAddr().String()), slog.Any("error", err))
+	l.log.Warn(context.Background(), "TLS handshake failed", slog.String("remoteAddress", c.RemoteAddr().String()), slog.Any("error", err))
 }
 
 // now is the time since the start, by the monotonic clock.

@@ -1,6 +1,7 @@
 package httpserver
 
 import (
+	"context"
 	stdlog "log"
 	"log/slog"
 	"strings"
@@ -20,6 +21,6 @@ func (l serverLines) Write(line []byte) (int, error) {
 	text := strings.TrimSpace(string(line))
 	_, remote, _ := strings.Cut(text, "http: panic serving ")
 	remote, _, _ = strings.Cut(remote, ": ")
-	l.log.Warn("HTTP server had a problem with a connection", slog.String("problem", text), slog.String("remoteAddress", remote))
+	l.log.Warn(context.Background(), "HTTP server had a problem with a connection", slog.String("problem", text), slog.String("remoteAddress", remote))
 	return len(line), nil
 }

@@ -30,7 +30,7 @@ func New(logger *slog.Logger) *Logger {
 }
 
 // Warn logs a line at level Warn, unless there were too many.
-func (l *Logger) Warn(message string, attributes ...slog.Attr) {
+func (l *Logger) Warn(ctx context.Context, message string, attributes ...slog.Attr) {
 	if !l.limiter.Allow() {
 		l.leftOut.Add(1)
 		return
@@ -38,5 +38,5 @@ func (l *Logger) Warn(message string, attributes ...slog.Attr) {
 	if n := l.leftOut.Swap(0); n > 0 {
 		attributes = append(attributes, slog.Int64("linesLeftOut", n))
 	}
-	l.logger.LogAttrs(context.Background(), slog.LevelWarn, message, attributes...)
+	l.logger.LogAttrs(ctx, slog.LevelWarn, message, attributes...)
 }
