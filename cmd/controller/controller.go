@@ -30,6 +30,9 @@ import (
 	"github.com/podtoken/podtoken/internal/version"
 )
 
+// listenerHTTP is the name of the listener in metrics, after its flag.
+const listenerHTTP = "http"
+
 // controller is the whole process: the manager with its caches, the plain HTTP server beside it, and what they read from
 // files.
 type controller struct {
@@ -166,10 +169,13 @@ func (c *controller) Run(ctx context.Context) error {
 	background.Go(func() { c.policy.Watch(running, c.options.reloadInterval) })
 	background.Go(func() { c.identity.Watch(running, c.options.reloadInterval) })
 
+	connections := httpserver.NewMetrics(c.registry, listenerHTTP)
 	plain := httpserver.NewServer(httpserver.Plain(c.plainHandler()), c.logger)
 	failed := make(chan error, 1)
 	background.Go(func() {
-		failed <- httpserver.NewListener(listener, httpserver.Config{Limits: httpserver.PlainLimits(), Logger: c.logger}).Serve(plain)
+		failed <- httpserver.NewListener(listener, httpserver.Config{
+			Name: listenerHTTP, Metrics: connections, Limits: httpserver.PlainLimits(), Logger: c.logger,
+		}).Serve(plain)
 	})
 	defer func() { _ = plain.Close() }()
 

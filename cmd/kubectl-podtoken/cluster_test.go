@@ -11,6 +11,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -21,6 +22,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -56,6 +58,8 @@ type base struct {
 	authority []byte
 	apiServer *httptest.Server
 	webhook   *httptest.Server
+	// flags of the API server in one case, as "name=value" or as an HTTP status.
+	flags string
 }
 
 func installed(t *testing.T) *base {
@@ -67,8 +71,11 @@ func installed(t *testing.T) *base {
 	}
 	b.objects = append(decode(t, content), decode(t, []byte(running))...)
 	b.webhook = webhookServer(t, &b.authority)
-	b.apiServer = httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	b.apiServer = httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Date", now.Format(http.TimeFormat))
+		if r.URL.Path == "/flagz" {
+			b.serveFlags(w, r)
+		}
 	}))
 	t.Cleanup(b.apiServer.Close)
 	for _, object := range b.objects {
@@ -83,6 +90,24 @@ func installed(t *testing.T) *base {
 		t.Fatalf("%d objects of version %q", len(b.objects), b.version)
 	}
 	return b
+}
+
+// serveFlags answers as an API server of Kubernetes 1.36 and later does: a client that names no form gets text for people.
+func (b *base) serveFlags(w http.ResponseWriter, r *http.Request) {
+	if status, err := strconv.Atoi(strings.TrimSpace(b.flags)); err == nil {
+		w.WriteHeader(status)
+		return
+	}
+	if r.Header.Get("Accept") != "application/json;v=v1beta1;g=config.k8s.io;as=Flagz" {
+		_, _ = io.WriteString(w, "apiserver flagz")
+		return
+	}
+	flags := map[string]string{"service-account-max-token-expiration": "0s", "service-account-extend-token-expiration": "true"}
+	for line := range strings.FieldsSeq(b.flags) {
+		name, value, _ := strings.Cut(line, "=")
+		flags[name] = value
+	}
+	_ = json.NewEncoder(w).Encode(map[string]any{"kind": "Flagz", "apiVersion": "config.k8s.io/v1beta1", "flags": flags})
 }
 
 // provenMetrics are those of a controller whose guard every API server enforces.
@@ -155,6 +180,7 @@ func key(object runtime.Object) string {
 // cluster is the cluster of one case.
 func (b *base) cluster(t *testing.T, given map[string]string, namespace string) *plugin.Cluster {
 	t.Helper()
+	b.flags = given[sectionFlags]
 	own := decode(t, []byte(given[sectionCluster]))
 	without := strings.Fields(given[sectionWithout])
 	for _, object := range own {

@@ -31,6 +31,8 @@ const (
 	sectionWithout = "without"
 	// sectionMetrics are those of the controller's pods, as far as they are read.
 	sectionMetrics = "metrics"
+	// sectionFlags are flags of the API server, name=value per line, or the HTTP status of a request for them.
+	sectionFlags = "flags"
 	// sectionCluster has objects in the cluster, besides those of manifests/install.yaml; an object of the same name takes its place.
 	sectionCluster = "cluster.yaml"
 	// Sections with this prefix are what a pod's sidecar answers.

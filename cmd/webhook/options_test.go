@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"flag"
 	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -75,7 +76,8 @@ func TestOptionsAreRefused(t *testing.T) {
 // The names, types, help and labels of all metrics, without values and without those of Go and the process.
 func TestMetricsText(t *testing.T) {
 	p, args := prepare(t)
-	p.start(t, args)
+	p.write(t, "client-ca.crt", newAuthority(t, "client CA").pem)
+	p.start(t, append(args, "--client-ca-file="+filepath.Join(p.dir, "client-ca.crt"))) // which has metrics of its own
 	eventually(t, "ready", p.ready)
 	_, body, err := p.get("/metrics")
 	if err != nil {

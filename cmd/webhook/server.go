@@ -28,6 +28,12 @@ import (
 // webhookPath is where AdmissionReviews are served.
 const webhookPath = "/mutate"
 
+// Names of the listeners in metrics, after their flags.
+const (
+	listenerWebhook = "webhook"
+	listenerHTTP    = "http"
+)
+
 // server is the whole process: the webhook, the plain HTTP server beside it, and what they read from files.
 type server struct {
 	options     *options
@@ -40,6 +46,7 @@ type server struct {
 	clientCA    *config.ClientCA // nil without --client-ca-file
 	webhook     *http.Server
 	plain       *http.Server
+	connections *httpserver.Metrics
 	probes      probes
 	draining    atomic.Bool
 }
@@ -55,6 +62,7 @@ func newServer(o *options, stderr io.Writer) *server {
 		s.clientCA = config.NewClientCA(o.clientCA, s.registry, s.logger)
 	}
 
+	s.connections = httpserver.NewMetrics(s.registry, listenerWebhook, listenerHTTP)
 	mux := http.NewServeMux()
 	mux.Handle(webhookPath, s.closeWhileDraining(admission.NewHandler(admission.Config{
 		Rules:              s.rules.Current,
@@ -100,6 +108,7 @@ func (s *server) newListener(inner net.Listener) *httpserver.Listener {
 		settings = s.clientCA.Require(settings)
 	}
 	return httpserver.NewListener(inner, httpserver.Config{
+		Name: listenerWebhook, Metrics: s.connections,
 		Limits: httpserver.Limits{Connections: s.options.maxConnections, PerAddress: s.options.maxPerAddress},
 		TLS:    settings,
 		Logger: s.logger,
@@ -173,7 +182,9 @@ func (s *server) Run(ctx context.Context) error {
 	}
 
 	failed := make(chan error, 2)
-	plain := httpserver.NewListener(plainListener, httpserver.Config{Limits: httpserver.PlainLimits(), Logger: s.logger})
+	plain := httpserver.NewListener(plainListener, httpserver.Config{
+		Name: listenerHTTP, Metrics: s.connections, Limits: httpserver.PlainLimits(), Logger: s.logger,
+	})
 	background.Go(func() { failed <- fmt.Errorf("serving on --http-bind-address: %w", plain.Serve(s.plain)) })
 	defer func() { _ = s.plain.Close() }()
 	webhook := s.newListener(webhookListener)

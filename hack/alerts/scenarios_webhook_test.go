@@ -152,9 +152,11 @@ var webhookScenarios = map[string]map[string]scenario{
 		"the rest": {
 			series: `
 				podtoken_certificate_last_reload_successful{job="podtoken-webhook",instance="a"} 0x60
-				podtoken_identity_last_reload_successful{job="podtoken-controller",instance="c"} 0x60`,
+				podtoken_identity_last_reload_successful{job="podtoken-controller",instance="c"} 0x60
+				podtoken_client_ca_last_reload_successful{job="podtoken-webhook",instance="a"} 0x60`,
 			fires: []string{
 				`{file="certificate", instance="a", job="podtoken-webhook"}`,
+				`{file="client CA", instance="a", job="podtoken-webhook"}`,
 				`{file="identity", instance="c", job="podtoken-controller"}`,
 			},
 		},
@@ -163,7 +165,28 @@ var webhookScenarios = map[string]map[string]scenario{
 				podtoken_config_last_reload_successful{job="podtoken-webhook",instance="a"} 1x9 0x3 1x46
 				podtoken_policy_last_reload_successful{job="podtoken-webhook",instance="a"} 1x60
 				podtoken_identity_last_reload_successful{job="podtoken-webhook",instance="a"} 1x60
-				podtoken_certificate_last_reload_successful{job="podtoken-webhook",instance="a"} 0x2 1x57`,
+				podtoken_certificate_last_reload_successful{job="podtoken-webhook",instance="a"} 0x2 1x57
+				podtoken_client_ca_last_reload_successful{job="podtoken-webhook",instance="a"} 1x5 0x2 1x52`,
+		},
+	},
+	"PodtokenConnectionLimitReached": {
+		"strangers come again and again": {
+			series: `
+				podtoken_connections_closed_total{job="podtoken-webhook",namespace="n",instance="a",listener="webhook",reason="AddressLimit"} 0x9 0+50x50
+				podtoken_connections_closed_total{job="podtoken-webhook",namespace="n",instance="b",listener="webhook",reason="AddressLimit"} 0x60
+				podtoken_connections_closed_total{job="podtoken-webhook",namespace="n",instance="a",listener="webhook",reason="ConnectionLimit"} 0x60`,
+			fires: []string{`{job="podtoken-webhook", listener="webhook", namespace="n", reason="AddressLimit"}`},
+			after: 21 * time.Minute,
+		},
+		"at the metrics of the controller, a few every four minutes": {
+			series: `podtoken_connections_closed_total{job="podtoken-controller",namespace="n",instance="c",listener="http",reason="ConnectionLimit"} 0 0 0 0 3 3 3 3 6 6 6 6 9 9 9 9 12 12 12 12 15 15 15 15 18x36`,
+			fires:  []string{`{job="podtoken-controller", listener="http", namespace="n", reason="ConnectionLimit"}`},
+		},
+		"one burst": {
+			series: `podtoken_connections_closed_total{job="podtoken-webhook",namespace="n",instance="a",listener="webhook",reason="AddressLimit"} 0x9 0+400x2 800x48`,
+		},
+		"handshakes that fail": {
+			series: `podtoken_connections_closed_total{job="podtoken-webhook",namespace="n",instance="a",listener="webhook",reason="HandshakeFailed"} 0+9x60`,
 		},
 	},
 }

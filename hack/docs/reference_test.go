@@ -96,6 +96,8 @@ func TestReferenceNamesTheController(t *testing.T) {
 		{"metric", "internal/grant", `Name:\s+"(podtoken_\w+)"`, "`"},
 		{"metric", "internal/servingcert", `Name:\s+"(podtoken_\w+)"`, "`"},
 		{"step", "internal/servingcert", `Step\w+\s+Step = "(\w+)"`, "`"},
+		{"metric", "internal/httpserver", `Name:\s+"(podtoken_\w+)"`, "`"},
+		{"reason", "internal/httpserver", `reason\w+\s+= "(\w+)"`, "| `"},
 		{"metric", "cmd/controller", `Name:\s+"(podtoken_\w+)"`, "`"},
 		{"outcome or reason", "internal/grant", `(?:outcome|reason)\w+\s+(?:outcome|reason)\s+= "(\w+)"`, "`"},
 		{"event", "internal/grant", `Event\w+\s+= "(\w+)"`, "| `"},

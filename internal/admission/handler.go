@@ -12,6 +12,7 @@ import (
 
 	"github.com/podtoken/podtoken/internal/httpserver"
 	"github.com/podtoken/podtoken/internal/policy"
+	"github.com/podtoken/podtoken/internal/sparselog"
 	"github.com/podtoken/podtoken/pkg/api"
 	"github.com/podtoken/podtoken/pkg/jsonread"
 	"github.com/podtoken/podtoken/pkg/mutate"
@@ -55,11 +56,16 @@ type Handler struct {
 	mutate  func(mutate.Input) mutate.Result
 	shedder *shedder
 	buffers bufferPool
+	// strangers is the log of requests that are no AdmissionReviews, or were not read. Whoever reaches the port can send them.
+	strangers *sparselog.Logger
 }
 
 // NewHandler returns a Handler.
 func NewHandler(config Config) *Handler {
-	return &Handler{config: config, mutate: mutate.Mutate, shedder: newShedder(config.MaxInFlight, config.MaxRequestBytes)}
+	return &Handler{
+		config: config, mutate: mutate.Mutate, shedder: newShedder(config.MaxInFlight, config.MaxRequestBytes),
+		strangers: sparselog.New(config.Logger),
+	}
 }
 
 // ServeHTTP answers one review. What it sends:
@@ -224,6 +230,7 @@ func (h *Handler) decidePod(r *request) mutate.Result {
 
 // log writes one line per review: what changed a pod or refused it at Info, what left it alone at Debug. It has no
 // values of annotations and nothing out of the pod but its name, and so no denial's message, which quotes annotations.
+// Lines about requests without a review are limited; metrics count all of them.
 func (h *Handler) log(r *http.Request, v verdict, duration time.Duration) {
 	level, message := slog.LevelDebug, "Pod left as it is"
 	switch v.outcome {
@@ -257,6 +264,10 @@ func (h *Handler) log(r *http.Request, v verdict, duration time.Duration) {
 	}
 	// Whoever reaches the port can send a review, also one about a pod that nobody creates.
 	attributes = append(attributes, slog.String("remoteAddress", r.RemoteAddr), slog.Float64("durationSeconds", duration.Seconds()))
+	if v.outcome == api.OutcomeError && v.request.UID == "" {
+		h.strangers.Warn(r.Context(), message, attributes...)
+		return
+	}
 	h.config.Logger.LogAttrs(r.Context(), level, message, attributes...)
 }
 

@@ -1,10 +1,13 @@
 package admission
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -123,4 +126,55 @@ func TestPanicWithoutReview(t *testing.T) {
 	if v.httpStatus != http.StatusInternalServerError || v.reason != "Internal" {
 		t.Errorf("verdict = %+v, want HTTP 500 and Internal", v)
 	}
+}
+
+// Requests that are no reviews must not fill the log: anybody who reaches the port can send them. Reviews always have their line.
+func TestLogOfStrangersIsLimited(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHarness(t)
+		otherKind := reviewOf(asksForVault, `"AdmissionReview"`, `"ConversionReview"`)
+		const floods = 500
+		for range floods {
+			h.serve(newRequest("{"))
+			h.serve(newRequest(otherKind))
+		}
+		if got := strings.Count(h.log.String(), `"msg":"Review failed"`); got == 0 || got > 100 {
+			t.Errorf("%d lines about %d requests at once that are no reviews, want a few", got, 2*floods)
+		}
+		for range floods {
+			h.serve(newRequest(reviewOf(asksForVault, `"namespace": "shop"`, `"namespace": ""`)))
+			h.serve(newRequest(reviewOf(asksForVault)))
+		}
+		for _, message := range []string{"Review failed", "Pod injected"} {
+			lines := 0
+			for line := range strings.Lines(h.log.String()) {
+				if strings.Contains(line, `"msg":"`+message+`"`) && strings.Contains(line, `"uid":"u-1"`) {
+					lines++
+				}
+			}
+			if lines != floods {
+				t.Errorf("%d lines %q with a uid, want all %d", lines, message, floods)
+			}
+		}
+		time.Sleep(time.Minute)
+		h.serve(newRequest("{"))
+		// Every request without a review has a line or is counted in one.
+		seen, leftOut := 0, 0
+		for line := range strings.Lines(h.log.String()) {
+			if !strings.Contains(line, `"uid"`) {
+				seen++
+				var counted struct{ LinesLeftOut int }
+				if err := json.Unmarshal([]byte(line), &counted); err != nil {
+					t.Fatal(err)
+				}
+				leftOut += counted.LinesLeftOut
+			}
+		}
+		if seen+leftOut != 2*floods+1 || leftOut == 0 {
+			t.Errorf("%d lines and %d left out, want %d together", seen, leftOut, 2*floods+1)
+		}
+		if got := h.counts(t)["Error/Malformed"]; got != 3*floods+1 {
+			t.Errorf("%d reviews counted, want %d", got, 3*floods+1)
+		}
+	})
 }

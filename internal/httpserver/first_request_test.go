@@ -10,6 +10,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 // pipes is a net.Listener of connections in memory, whose deadlines go by the bubble's time.
@@ -57,7 +59,7 @@ func TestFirstRequest(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				inner, logger := make(pipes, 1), slog.New(slog.DiscardHandler)
 				server := NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "answer") }), logger)
-				listener := NewListener(inner, Config{Limits: Limits{Connections: 4, PerAddress: 4}, Logger: logger})
+				listener := NewListener(inner, Config{Limits: Limits{Connections: 4, PerAddress: 4}, Logger: logger, Metrics: NewMetrics(prometheus.NewRegistry())})
 				done := make(chan struct{})
 				go func() { defer close(done); _ = listener.Serve(server) }()
 				client, accepted := net.Pipe()

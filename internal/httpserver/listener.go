@@ -3,21 +3,29 @@ package httpserver
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
 	"sync"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/podtoken/podtoken/internal/sparselog"
 )
 
 // Config is what a Listener is made of.
 type Config struct {
-	Limits Limits
+	// Name is the value of the label listener. Metrics must know it.
+	Name    string
+	Metrics *Metrics
+	Limits  Limits
 	// TLS is nil for plain HTTP.
 	TLS    *tls.Config
 	Logger *slog.Logger
-	// Quiet reports whether a failed handshake is not worth a line in the log. It may be nil.
+	// Quiet reports whether a failed handshake is worth neither a line in the log nor a count. It may be nil.
 	Quiet func(remote net.Addr) bool
 }
 
@@ -25,8 +33,9 @@ type Config struct {
 type Listener struct {
 	net.Listener
 	config Config
-	log    *sparseLog
+	log    *sparselog.Logger
 	start  time.Time
+	open   prometheus.Gauge
 
 	mu    sync.Mutex
 	queue *queue
@@ -35,7 +44,8 @@ type Listener struct {
 // NewListener returns a Listener on top of another one.
 func NewListener(inner net.Listener, config Config) *Listener {
 	return &Listener{
-		Listener: inner, config: config, log: newSparseLog(config.Logger), start: time.Now(), queue: newQueue(config.Limits),
+		Listener: inner, config: config, log: sparselog.New(config.Logger), start: time.Now(),
+		open: config.Metrics.open.WithLabelValues(config.Name), queue: newQueue(config.Limits),
 	}
 }
 
@@ -51,11 +61,14 @@ func (l *Listener) Accept() (net.Conn, error) {
 	c := newConn(l, accepted, l.config.TLS)
 	l.mu.Lock()
 	evicted := l.queue.add(&c.entry, addressOf(accepted.RemoteAddr()), l.now())
+	l.open.Set(float64(l.queue.size))
 	l.mu.Unlock()
 	for _, e := range evicted {
 		e.conn.wire.drop()
-		l.log.warn("Connection closed to make room for others", "remoteAddress", e.conn.RemoteAddr().String(),
-			"localAddress", e.conn.LocalAddr().String(), "secondsWithoutRequest", (l.now() - e.since).Seconds())
+		l.count(e.reason)
+		l.log.Warn(context.Background(), "Connection closed to make room for others", slog.String("remoteAddress", e.conn.RemoteAddr().String()),
+			slog.String("localAddress", e.conn.LocalAddr().String()), slog.Float64("secondsWithoutRequest", (l.now()-e.since).Seconds()),
+			slog.String("reason", e.reason))
 	}
 	return c, nil
 }
@@ -88,14 +101,23 @@ func Delivered(ctx context.Context) {
 func (l *Listener) remove(c *conn) {
 	l.mu.Lock()
 	l.queue.remove(&c.entry)
+	l.open.Set(float64(l.queue.size))
 	l.mu.Unlock()
 }
 
+func (l *Listener) count(reason string) {
+	l.config.Metrics.closed.WithLabelValues(l.config.Name, reason).Inc()
+}
+
 func (l *Listener) handshakeFailed(c *conn, err error) {
+	if errors.Is(err, net.ErrClosed) {
+		return // We closed the connection, to make room or at the end, and it failed of that.
+	}
 	if quiet := l.config.Quiet; quiet != nil && quiet(c.RemoteAddr()) {
 		return
 	}
-	l.log.warn("TLS handshake failed", "remoteAddress", c.RemoteAddr().String(), "error", err)
+	l.count(reasonHandshakeFailed)
+	l.log.Warn(context.Background(), "TLS handshake failed", slog.String("remoteAddress", c.RemoteAddr().String()), slog.Any("error", err))
 }
 
 // now is the time since the start, by the monotonic clock.

@@ -63,6 +63,7 @@ type entry struct {
 	element *list.Element
 	since   time.Duration
 	conn    *conn
+	reason  string // why it was evicted
 }
 
 func newQueue(limits Limits) *queue {
@@ -74,10 +75,10 @@ func (q *queue) add(e *entry, from netip.Addr, now time.Duration) (evicted []*en
 	from = holderAddress(from)
 	h := q.holders[from]
 	if h != nil && h.size() >= q.limits.PerAddress {
-		evicted = append(evicted, q.evict(h, h.silent.Len(), q.limits.PerAddress))
+		evicted = append(evicted, q.evict(h, h.silent.Len(), q.limits.PerAddress, reasonAddressLimit))
 	}
 	if q.size >= q.limits.Connections {
-		evicted = append(evicted, q.evict(q.worst(now), q.silent, q.limits.Connections))
+		evicted = append(evicted, q.evict(q.worst(now), q.silent, q.limits.Connections, reasonConnectionLimit))
 	}
 	if h = q.holders[from]; h == nil {
 		h = &holder{address: from}
@@ -128,13 +129,14 @@ func (q *queue) pull(e *entry) {
 }
 
 // evict removes the worst connection of an address, at a limit below which there are as many silent ones.
-func (q *queue) evict(h *holder, silent, limit int) *entry {
+func (q *queue) evict(h *holder, silent, limit int, reason string) *entry {
 	from := &h.served
 	if from.Len() == 0 || h.silent.Len() > 0 && tooManySilent(silent, limit) {
 		from = &h.silent
 	}
 	e := from.Front().Value.(*entry)
 	q.remove(e)
+	e.reason = reason
 	return e
 }
 

@@ -199,18 +199,8 @@ const maxSkew = time.Minute
 // clock compares the API server's with ours.
 func (d *doctor) clock(ctx context.Context) {
 	const check = "clock"
-	transport, err := rest.HTTPClientFor(d.cluster.Config)
-	if err != nil {
-		d.Add(plugin.Note, check, "the API server's cannot be read: %v", err)
-		return
-	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(d.cluster.Config.Host, "/")+"/version", http.NoBody)
-	if err != nil {
-		d.Add(plugin.Note, check, "the API server's cannot be read: %v", err)
-		return
-	}
 	before := d.now()
-	answer, err := transport.Do(request)
+	answer, err := d.get(ctx, "/version", "application/json")
 	if err != nil {
 		d.Add(plugin.Note, check, "the API server's cannot be read: %s", plugin.Describe(err))
 		return
@@ -226,4 +216,18 @@ func (d *doctor) clock(ctx context.Context) {
 		return
 	}
 	d.Add(plugin.OK, check, "this machine's and the API server's agree within a minute")
+}
+
+// get requests a path of the API server that is no resource.
+func (d *doctor) get(ctx context.Context, path, accept string) (*http.Response, error) {
+	client, err := rest.HTTPClientFor(d.cluster.Config)
+	if err != nil {
+		return nil, err
+	}
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(d.cluster.Config.Host, "/")+path, http.NoBody)
+	if err != nil {
+		return nil, err
+	}
+	request.Header.Set("Accept", accept)
+	return client.Do(request)
 }

@@ -14,7 +14,8 @@ import (
 )
 
 const long = `Looks at the installation: versions, the webhook's registration, replicas and certificate, whether API servers reach it, the policies
-and their bindings, the controller and its leader, whether API servers enforce the guard, configuration and policy, the issuer, the API server's audiences, and clocks.
+and their bindings, the controller and its leader, whether API servers enforce the guard, configuration and policy, the issuer, the API server's audiences,
+the longest token lifetime that it grants, and clocks.
 
 Nothing is changed: the pod by which it is seen that API servers reach the webhook is a dry run. Connections to podtoken's pods
 go by way of the API server (kubectl port-forward). What you may not look at is a note. The exit code is 1 when there is a
@@ -71,7 +72,7 @@ const patience = 20 * time.Second
 
 func (d *doctor) examine(ctx context.Context) {
 	for _, check := range []func(context.Context){
-		d.versions, d.configuration, d.registration, d.replicas, d.admission, d.policies, d.leader, d.proof, d.mark, d.issuer, d.clock,
+		d.versions, d.configuration, d.registration, d.replicas, d.admission, d.policies, d.leader, d.proof, d.mark, d.issuer, d.tokenLifetime, d.clock,
 	} {
 		ctx, cancel := context.WithTimeout(ctx, patience)
 		check(ctx)
