@@ -1,6 +1,7 @@
 // Package attack is what the tests of the suite attack with: requests that are written on the wire by hand (Caller), races of such
 // requests with whatever takes the right to make them away (Race), connections that are held open (Hold), and the rows of the tables
-// of attacks as data (TokenRequests, Declarations). It runs inside real pods, as a part of ./cmd/probe; what it reports is counts and claims, never a token.
+// of attacks as data (TokenRequests, Declarations). It runs inside real pods, as a part of ./cmd/probe; what it reports is
+// counts and claims, and a token only from Caller.RequestToken.
 //
 // # Which test shows what
 //

@@ -184,7 +184,8 @@ func TestOutcome(t *testing.T) {
 	if got := (Grant{}).Outcome(change(func(*Token) {})); got != OtherPod {
 		t.Errorf("without any grant: %q", got)
 	}
-	if got := testGrant.Outcome(readAnswer(201, []byte(`{"status":{"token":"no token at all"}}`))); got != Unbound {
+	answer, _ := readAnswer(201, []byte(`{"status":{"token":"no token at all"}}`))
+	if got := testGrant.Outcome(answer); got != Unbound {
 		t.Errorf("a token that cannot be read: %q", got)
 	}
 }
