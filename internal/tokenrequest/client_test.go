@@ -15,6 +15,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/podtoken/podtoken/internal/servertest"
 	"github.com/podtoken/podtoken/internal/tokenrequest/fakeapi"
 	"github.com/podtoken/podtoken/pkg/api"
 	"github.com/podtoken/podtoken/pkg/sidecar"
@@ -417,12 +418,7 @@ func TestACredentialThatIsNoHeaderIsNotSaid(t *testing.T) {
 func TestNobodyListens(t *testing.T) {
 	server := fakeapi.Start(t)
 	c, _ := client(t, server)
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	listener.Close()
-	c.endpoint = "https://" + listener.Addr().String() + "/"
+	c.endpoint = "https://" + servertest.FreeAddress(t) + "/"
 	if e := failure(t, c); e.Class != "Network" || !strings.Contains(e.Message, "connection refused") {
 		t.Error(e)
 	}
