@@ -163,7 +163,7 @@ func removeGuard(t *testing.T) (restore func()) {
 }
 
 // waitingForGuard creates a pod of a new ServiceAccount while the guard is away, and returns its name: the controller grants
-// nothing then, and says so.
+// nothing then, and an event reports it.
 func (n *testNamespace) waitingForGuard() (pod string) {
 	n.t.Helper()
 	const name = "without-guard"

@@ -8,10 +8,10 @@
 // Races (finding 1): a request that is on its way while its right goes. Each one runs at the same time against a guard that lets go,
 // which shows that the race meets the withdrawals.
 //
-//	RoleBinding, Role, both deleted by somebody     e2e TestRacesAgainstWithdrawals: deletedBySomebody
+//	RoleBinding, Role, both deleted by others       e2e TestRacesAgainstWithdrawals: deletedBySomebody
 //	grant removed after the last pod                e2e TestRacesAgainstWithdrawals: removedByTheController
 //	policy narrowed to nothing, namespace excluded  e2e TestRacesAgainstWithdrawals: takenByThePolicy
-//	ServiceAccount made anew                        e2e TestRacesAgainstWithdrawals: accountMadeAnew
+//	ServiceAccount re-created                       e2e TestRacesAgainstWithdrawals: accountMadeAnew
 //	controller compromised                          e2e TestRacesAgainstWithdrawals: compromisedController
 //	grant copied into another namespace             e2e TestRacesAgainstWithdrawals: copiedGrant
 //	helm uninstall                                  e2e TestRacesAgainstWithdrawals: uninstalled

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// Race is a flood of token requests that goes on while somebody takes the right to make them away.
+// Race is a flood of token requests that goes on while the right to send them is withdrawn.
 //
 // The API server asks its authorizers about a request when the headers are there, and admission when the body is. So there are two
 // forms: whole requests, one after the other on connections that are kept, which meet a withdrawal now and then; and requests of
@@ -32,7 +32,7 @@ type Race struct {
 	HeldMin time.Duration `json:"heldMin"`
 	HeldMax time.Duration `json:"heldMax"`
 
-	// Time and Count end the race, if nobody does before.
+	// Time and Count end the race, unless the caller does before.
 	Time  time.Duration `json:"time"`
 	Count int64         `json:"count"`
 }

@@ -129,7 +129,7 @@ func mustText(t *testing.T, value any) string {
 	return string(data)
 }
 
-// Both limits end a race that nobody ends.
+// Both limits end a race that the caller does not end.
 func TestRaceIsBounded(t *testing.T) {
 	t.Parallel()
 	s := &server{}

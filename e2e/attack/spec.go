@@ -1,7 +1,7 @@
 package attack
 
 const (
-	// audienceOfAWS stands for every service outside that trusts this cluster's tokens: nobody declares it.
+	// audienceOfAWS stands for every service outside that trusts this cluster's tokens: no Pod declares it.
 	audienceOfAWS = "sts.amazonaws.com"
 	// forEver is what the API server takes as a lifetime at most: 136 years.
 	forEver = 1 << 32

@@ -289,7 +289,7 @@ func TestA401IsRetriedOnceAndOnlyWithAnotherCredential(t *testing.T) {
 			t.Error(diff, server.Requests())
 		}
 	})
-	// rotating is a server that refuses once and has the kubelet replace the file meanwhile.
+	// rotating is a server that refuses once and has the kubelet replace the file before the next request.
 	rotating := func(t *testing.T, accepted string) (*Client, *fakeapi.Server) {
 		server := fakeapi.Start(t)
 		c, dir := client(t, server)
@@ -436,7 +436,7 @@ func TestAServerThatNeverAnswersIsLeft(t *testing.T) {
 	}
 }
 
-// A validating webhook of somebody that does not answer takes ten seconds of the request before it is ignored.
+// A foreign validating webhook that does not answer takes ten seconds of the request before it is ignored.
 func TestAnAnswerThatTakesElevenSecondsIsTaken(t *testing.T) {
 	t.Parallel()
 	server := fakeapi.Start(t)
