@@ -252,7 +252,7 @@ func TestPatchersWidenNoGrant(t *testing.T) {
 	}
 }
 
-// impersonating returns a client of an administrator who acts as somebody else.
+// impersonating returns a client of an administrator who impersonates another user.
 func (w *world) impersonating(t *testing.T, who rest.ImpersonationConfig) kubernetes.Interface {
 	t.Helper()
 	config := rest.CopyConfig(w.restConfig)

@@ -56,20 +56,20 @@ func TestGuardLeavesOthersAlone(t *testing.T) {
 		spec         map[string]any
 		code         int
 	}{
-		"an operator, for itself":                               {"operator", "operator", anything, http.StatusCreated},
-		"an operator, for itself, of the API server":            {"operator", "operator", ofTheAPI, http.StatusCreated},
-		"an operator, for others":                               {"minter", serviceAccount, anything, http.StatusCreated},
-		"an operator, for others, of the API server":            {"minter", serviceAccount, ofTheAPI, http.StatusCreated},
-		"an operator, for another operator":                     {"minter", "operator", anything, http.StatusCreated},
-		"an operator, for all others":                           {"any", serviceAccount, anything, http.StatusCreated},
-		"an operator, for all others and itself":                {"any", "any", ofTheAPI, http.StatusCreated},
-		"who may do everything, for itself":                     {"admin", "admin", anything, http.StatusCreated},
-		"who may do everything, for others":                     {"admin", serviceAccount, anything, http.StatusCreated},
-		"who has a grant and is exempt":                         {"unguarded", "unguarded", anything, http.StatusCreated},
-		"who has a grant, an audience of an administrator's":    {"extended", "extended", map[string]any{"audiences": []string{"extra"}, "expirationSeconds": 900, "boundObjectRef": own}, http.StatusCreated},
-		"who has a grant, both":                                 {"extended", "extended", map[string]any{"audiences": []string{"extra", audienceDeclared}, "expirationSeconds": 3600, "boundObjectRef": own}, http.StatusCreated},
-		"who has a grant and no exemption":                      {"extended", "extended", anything, http.StatusForbidden},
-		"who has a grant, an audience that nobody has given it": {"extended", "extended", map[string]any{"audiences": []string{"other"}, "expirationSeconds": 900, "boundObjectRef": own}, http.StatusForbidden},
+		"an operator, for itself":                              {"operator", "operator", anything, http.StatusCreated},
+		"an operator, for itself, of the API server":           {"operator", "operator", ofTheAPI, http.StatusCreated},
+		"an operator, for others":                              {"minter", serviceAccount, anything, http.StatusCreated},
+		"an operator, for others, of the API server":           {"minter", serviceAccount, ofTheAPI, http.StatusCreated},
+		"an operator, for another operator":                    {"minter", "operator", anything, http.StatusCreated},
+		"an operator, for all others":                          {"any", serviceAccount, anything, http.StatusCreated},
+		"an operator, for all others and itself":               {"any", "any", ofTheAPI, http.StatusCreated},
+		"who may do everything, for itself":                    {"admin", "admin", anything, http.StatusCreated},
+		"who may do everything, for others":                    {"admin", serviceAccount, anything, http.StatusCreated},
+		"who has a grant and is exempt":                        {"unguarded", "unguarded", anything, http.StatusCreated},
+		"who has a grant, an audience of an administrator's":   {"extended", "extended", map[string]any{"audiences": []string{"extra"}, "expirationSeconds": 900, "boundObjectRef": own}, http.StatusCreated},
+		"who has a grant, both":                                {"extended", "extended", map[string]any{"audiences": []string{"extra", audienceDeclared}, "expirationSeconds": 3600, "boundObjectRef": own}, http.StatusCreated},
+		"who has a grant and no exemption":                     {"extended", "extended", anything, http.StatusForbidden},
+		"who has a grant, an audience that it has no Role for": {"extended", "extended", map[string]any{"audiences": []string{"other"}, "expirationSeconds": 900, "boundObjectRef": own}, http.StatusForbidden},
 	} {
 		n.ready(row.pod)
 		// RBAC hears of Roles a moment later.
@@ -83,7 +83,7 @@ func TestGuardLeavesOthersAlone(t *testing.T) {
 	if out, err := testCluster.Kubectl(t.Context(), nil, "-n", n.name, "create", "token", serviceAccount, "--duration=2h", "--audience=anything"); err != nil {
 		t.Errorf("kubectl create token by an administrator: %v %s", err, out)
 	}
-	// People, and administrators who act as somebody else.
+	// People, and administrators who impersonate another user.
 	const user = "alice"
 	_, err := client.RbacV1().RoleBindings(n.name).Create(t.Context(), &rbacv1.RoleBinding{
 		ObjectMeta: metav1.ObjectMeta{Name: user}, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: "mints-for-app"},

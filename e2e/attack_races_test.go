@@ -281,7 +281,7 @@ func (n *testNamespace) mayMint(account string) bool {
 	return n.may(account, "create", "", "serviceaccounts", "token", account)
 }
 
-// Somebody deletes parts of the grant, which the controller makes again in a moment.
+// Parts of the grant are deleted, and the controller makes them again in a moment.
 func (a *arena) deletedBySomebody(t *testing.T) {
 	for name, take := range map[string]func(*testNamespace, string) bool{
 		"RoleBinding deleted": (*testNamespace).deleteBinding,
@@ -371,7 +371,7 @@ func (a *arena) takenByThePolicy(t *testing.T) {
 	}
 }
 
-// Somebody makes the ServiceAccount anew: another uid, whose grant is made anew as well, and is deleted a few times more.
+// The ServiceAccount is re-created: another uid, whose grant is re-created as well, and is deleted a few times more.
 func (a *arena) accountMadeAnew(t *testing.T) {
 	const runs = 2
 	account := func(run int) string { return fmt.Sprintf("anew-%d", run) }
@@ -382,7 +382,7 @@ func (a *arena) accountMadeAnew(t *testing.T) {
 	}
 	made := map[string]bool{}
 	a.run(t, race{
-		name: "ServiceAccount made anew", account: account, runs: runs, rounds: 20, every: 100 * time.Millisecond,
+		name: "ServiceAccount re-created", account: account, runs: runs, rounds: 20, every: 100 * time.Millisecond,
 		take: func(n *testNamespace, account string) bool {
 			if !made[n.name+account] {
 				made[n.name+account] = true

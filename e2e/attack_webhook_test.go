@@ -33,7 +33,7 @@ const (
 )
 
 // Twenty Pods hold a thousand connections to each replica of the webhook for a minute, by slow headers, slow bodies, half bodies and no bodies.
-// Each creation of an annotated Pod is admitted meanwhile, as fast as before, and the webhook stays below its memory limit.
+// Each creation of an annotated Pod is admitted during that time, as fast as before, and the webhook stays below its memory limit.
 // Serial: it is about time.
 func TestPodsCannotStopAdmission(t *testing.T) {
 	n := newNamespace(t, nil)

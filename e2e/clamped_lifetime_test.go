@@ -46,7 +46,7 @@ func checkClampedLifetime(t *testing.T, restConfig *rest.Config, admin kubernete
 		t.Fatalf("the API server granted %d s and made a token of %v, want %v: nothing is shown here", *answer.Spec.ExpirationSeconds, got, year)
 	}
 
-	// Somebody who may request tokens of others stands for the Pod's own grant, which does not matter here.
+	// A ServiceAccount that may request tokens of others stands for the Pod's own grant, which does not matter here.
 	const minter = "minter"
 	_, err = admin.CoreV1().ServiceAccounts(pod.Namespace).Create(ctx, &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: minter}}, metav1.CreateOptions{})
 	must(t, err, "creating a ServiceAccount")
@@ -73,7 +73,7 @@ func checkClampedLifetime(t *testing.T, restConfig *rest.Config, admin kubernete
 	mint := func(audience string, seconds int64) (sidecar.Token, error) {
 		return client.Mint(ctx, api.TokenSpec{Name: "vault", Audiences: []string{audience}, ExpirationSeconds: seconds})
 	}
-	eventually(t, pollShort, "the right to request tokens", func(context.Context) (bool, error) { // RBAC is told by a watch
+	eventually(t, pollShort, "the right to request tokens", func(context.Context) (bool, error) { // RBAC learns of it by a watch
 		_, err := mint("vault", 3600)
 		return err == nil, err
 	})

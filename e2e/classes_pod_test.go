@@ -28,8 +28,8 @@ import (
 
 // The failures that the API server says nothing of: the sidecar finds them itself. They are explained like the others.
 
-// Somebody's webhook changes what is asked for. The guard has nothing against it, because the pod declares that audience, too;
-// but the token that comes is not the one that was asked for, and is not taken for it.
+// Another webhook changes what is requested. The guard has nothing against it, because the pod declares that audience, too;
+// but the token that is issued is not the one that was requested, and is not taken for it.
 func TestAnotherTokenIsExplained(t *testing.T) {
 	t.Parallel()
 	needOwnCluster(t)
@@ -57,7 +57,7 @@ func TestAnotherTokenIsExplained(t *testing.T) {
 }
 
 // The namespace's copy of the cluster's CA holds no certificate, or another's, as after a restore from a backup of another
-// cluster. Kubernetes repairs it at once, unless somebody refuses that.
+// cluster. Kubernetes repairs it at once, unless that is denied.
 func TestUnusableAuthorityIsExplained(t *testing.T) {
 	t.Parallel()
 	needOwnCluster(t)
@@ -84,7 +84,7 @@ func TestUnusableAuthorityIsExplained(t *testing.T) {
 				return &admissionv1.AdmissionResponse{Result: &metav1.Status{Message: "not now"}}
 			})
 			original := n.setAuthority(row.certificates)
-			eventually(t, pollShort, "nobody repairs the CA", func(context.Context) (bool, error) {
+			eventually(t, pollShort, "the CA is not repaired", func(context.Context) (bool, error) {
 				n.setAuthority(row.certificates)
 				return kept.Load(), nil
 			})
@@ -96,7 +96,7 @@ func TestUnusableAuthorityIsExplained(t *testing.T) {
 	}
 }
 
-// foreignAuthority is the certificate of a CA that nobody knows.
+// foreignAuthority is the certificate of an unknown CA.
 func foreignAuthority(t *testing.T) string {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

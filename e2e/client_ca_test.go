@@ -123,7 +123,7 @@ func (n *testNamespace) strangers(callers map[string]*companyCA, want string) {
 	}
 }
 
-// callWebhook asks the webhook for a path that there is not; whoever is answered at all has shaken hands.
+// callWebhook requests a path of the webhook that does not exist; an answer of any kind means that the handshake succeeded.
 func (n *testNamespace) callWebhook(ctx context.Context, address string, ca *companyCA) error {
 	config := &tls.Config{InsecureSkipVerify: true}
 	if ca != nil {

@@ -66,15 +66,15 @@ func grantBinding(namespace, account string, change func(*rbacv1.RoleBinding)) *
 	return binding
 }
 
-// Code execution in the controller: with its credential nobody mints a token, writes a Role of another shape, or gives one to
-// somebody else. Each row whose refusal is the policy's succeeds while that policy is taken away. Serial: it takes it away.
+// Code execution in the controller: its credential cannot request a token, write a Role of another shape, or give one to
+// another subject. Each row whose refusal is the policy's succeeds while that policy is taken away. Serial: it takes it away.
 func TestControllerCanOnlyGrant(t *testing.T) {
 	n := newNamespace(t, nil)
 	ctx := t.Context()
 	n.account("victim")
 	foreign := &rbacv1.Role{ObjectMeta: metav1.ObjectMeta{Name: api.GrantPrefix + "foreign"}}
 	_, err := client.RbacV1().Roles(n.name).Create(ctx, foreign, metav1.CreateOptions{})
-	must(t, err, "creating a Role of somebody else")
+	must(t, err, "creating a foreign Role")
 	_, err = client.RbacV1().Roles(n.name).Create(ctx, grantRole("victim", func(r *rbacv1.Role) { r.Labels, r.OwnerReferences = nil, nil }), metav1.CreateOptions{})
 	must(t, err, "creating a Role to bind, which the running controller leaves alone")
 	stolen := as(t, credentialOf(t, releaseNamespace, controllerName))
@@ -143,12 +143,12 @@ func TestControllerCanOnlyGrant(t *testing.T) {
 		"a binding in another namespace":   {binding(func(b *rbacv1.RoleBinding) { b.Subjects[0].Namespace = "default" }), "and to nobody else", false},
 		"a binding to cluster-admin":       {binding(func(b *rbacv1.RoleBinding) { b.RoleRef.Kind, b.RoleRef.Name = "ClusterRole", "cluster-admin" }), "", true},
 		"a binding to its own ClusterRole": {binding(func(b *rbacv1.RoleBinding) { b.RoleRef.Kind, b.RoleRef.Name = "ClusterRole", controllerName }), "and to nobody else", false},
-		"a Role of somebody else, taken over": {func() error {
+		"a foreign Role, taken over": {func() error {
 			_, err := stolen.RbacV1().Roles(n.name).Patch(ctx, foreign.Name, "application/merge-patch+json",
 				mustJSON(t, grantRole("foreign", nil)), metav1.PatchOptions{DryRun: dry.DryRun})
 			return err
 		}, "have the label podtoken.dev/grant: \"true\" already", false},
-		"a Role of somebody else, deleted": {func() error {
+		"a foreign Role, deleted": {func() error {
 			return stolen.RbacV1().Roles(n.name).Delete(ctx, foreign.Name, metav1.DeleteOptions{DryRun: dry.DryRun})
 		}, "have the label", false},
 		"a ClusterRole": {func() error {
@@ -234,7 +234,7 @@ func TestControllerRestarts(t *testing.T) {
 	role := n.granted("before", "vault")
 	_, err := testCluster.Kubectl(t.Context(), nil, "-n", releaseNamespace, "delete", "pod", "-l", "app.kubernetes.io/component=controller", "--wait=false", "--grace-period=0", "--force")
 	must(t, err, "killing the controller")
-	// While nobody leads, one grant is edited, one pod goes, and one comes.
+	// While there is no leader, one grant is edited, one pod goes, and one comes.
 	broken := role.DeepCopy()
 	broken.Rules = broken.Rules[:4]
 	_, err = client.RbacV1().Roles(n.name).Update(t.Context(), broken, metav1.UpdateOptions{})

@@ -11,7 +11,7 @@
 //
 // PODTOKEN_E2E_KUBERNETES is the version of Kubernetes that clusters have, "1.36", the newest by default: "go run ./cmd/cluster
 // versions" lists them. Each takes its minutes the first time. "make e2e-versions" runs the suite on all but the newest. A test of what
-// an older version cannot do is skipped there, and says so.
+// an older version cannot do is skipped there, with that reason.
 //
 // Every cluster has one node, unless a test asks for more (cluster.Options.Nodes): each has a network namespace, a containerd and
 // a kubelet of its own, and costs seconds.

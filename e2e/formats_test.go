@@ -239,7 +239,7 @@ func TestPresets(t *testing.T) {
 	}
 }
 
-// Profiles of the installation are in force as if the pod had written them, but for what the pod says itself.
+// Profiles of the installation apply as if the pod had written them, but for what the pod says itself.
 func TestProfiles(t *testing.T) {
 	t.Parallel()
 	n := newNamespace(t, nil)

@@ -19,7 +19,7 @@ import (
 	"github.com/podtoken/podtoken/pkg/api"
 )
 
-// unservedNamespace is one that the installation's webhook is told to leave alone.
+// unservedNamespace is one that the installation excludes from its webhook.
 const unservedNamespace = "e2e-unserved"
 
 // goldenCase is one file of pkg/mutate/testdata; golden_test.go there documents the sections.

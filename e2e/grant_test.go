@@ -60,7 +60,7 @@ func (n *testNamespace) delete(pods ...string) {
 	}
 }
 
-// The whole shape of a grant, and its life: it grows with the pods, keeps for the removal delay what no pod declares any more, and
+// The whole shape of a grant, and its life: it grows with the pods, keeps for the retention what no pod declares any more, and
 // goes with the last pod.
 func TestGrantFollowsThePods(t *testing.T) {
 	t.Parallel()
@@ -127,7 +127,7 @@ func TestGrantFollowsThePods(t *testing.T) {
 	}
 }
 
-// Whatever happens to a grant, the controller puts it right again: deleted, edited, its ServiceAccount made anew, its
+// Whatever happens to a grant, the controller puts it right again: deleted, edited, its ServiceAccount re-created, its
 // binding pointed elsewhere.
 func TestGrantIsRepaired(t *testing.T) {
 	t.Parallel()
@@ -180,7 +180,7 @@ func TestFinalizersKeepNoRight(t *testing.T) {
 	roles, bindings := client.RbacV1().Roles(n.name), client.RbacV1().RoleBindings(n.name)
 	for account, before := range map[string]func(name string){
 		"kept": func(string) {},
-		// By somebody else, while it is needed: the finalizer keeps it whole, until it is not needed any more.
+		// By another user, while it is needed: the finalizer keeps it whole, until it is not needed any more.
 		"kept-deleted": func(name string) { must(t, roles.Delete(ctx, name, metav1.DeleteOptions{}), "deleting a Role") },
 	} {
 		n.account(account)
@@ -220,7 +220,7 @@ func TestFinalizersKeepNoRight(t *testing.T) {
 	}
 }
 
-// A Role of that name that is somebody else's is left alone, and reported.
+// A Role of that name that is not podtoken's is left alone, and reported.
 func TestForeignRoleIsLeftAlone(t *testing.T) {
 	t.Parallel()
 	n := newNamespace(t, nil)

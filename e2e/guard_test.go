@@ -72,7 +72,7 @@ func TestGuard(t *testing.T) {
 			t.Errorf("without the guard, %s: got %d %q, want %d: this row tests nothing", row.Name, got.Code, got.Message, row.Unguarded)
 		}
 	}
-	loot := n.mintAsSidecar(mintRequest{spec: map[string]any{"audiences": []string{apiAudience}, "expirationSeconds": 1 << 32}}, "-show").Token
+	loot := n.mintAsSidecar(mintRequest{spec: map[string]any{"audiences": []string{apiAudience}, "expirationSeconds": 1 << 32}}, "-show").Raw
 	waitsForGuard := n.waitingForGuard()
 	restore()
 	eventually(t, pollShort, "the guard is back", func(context.Context) (bool, error) {
@@ -89,7 +89,7 @@ func TestGuard(t *testing.T) {
 func (n *testNamespace) copiedCredential(pod *corev1.Pod, own map[string]any, loot string) {
 	n.t.Helper()
 	ctx := n.t.Context()
-	copied := n.mintAsSidecar(mintRequest{spec: map[string]any{"audiences": []string{apiAudience}, "expirationSeconds": 3600, "boundObjectRef": own}}, "-show").Token
+	copied := n.mintAsSidecar(mintRequest{spec: map[string]any{"audiences": []string{apiAudience}, "expirationSeconds": 3600, "boundObjectRef": own}}, "-show").Raw
 	request := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{
 		Audiences: []string{audienceDeclared}, ExpirationSeconds: ptr(int64(1200)),
 		BoundObjectRef: &authenticationv1.BoundObjectReference{APIVersion: "v1", Kind: "Pod", Name: pod.Name, UID: pod.UID},
@@ -118,9 +118,9 @@ type mintRequest struct {
 
 // mintAnswer is what `probe mint` prints.
 type mintAnswer struct {
-	Code    int    `json:"code"`
-	Message string `json:"message"`
-	Token   string `json:"token"`
+	attack.Answer
+	// Raw is the token itself, with -show.
+	Raw string `json:"raw"`
 }
 
 // mintAsSidecar sends a token request from inside the pod "pod", with the sidecar's credential.
@@ -163,7 +163,7 @@ func removeGuard(t *testing.T) (restore func()) {
 }
 
 // waitingForGuard creates a pod of a new ServiceAccount while the guard is away, and returns its name: the controller grants
-// nothing then, and says so.
+// nothing then, and an event reports it.
 func (n *testNamespace) waitingForGuard() (pod string) {
 	n.t.Helper()
 	const name = "without-guard"

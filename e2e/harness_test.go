@@ -109,7 +109,7 @@ func rule(group, resource, verb string, names ...string) rbacv1.PolicyRule {
 	return rbacv1.PolicyRule{APIGroups: []string{group}, Resources: []string{resource}, Verbs: []string{verb}, ResourceNames: names}
 }
 
-// block keeps the controller from giving a ServiceAccount its grant, by a Role of somebody else in its place.
+// block keeps the controller from giving a ServiceAccount its grant, by a foreign Role in its place.
 func (n *testNamespace) block(account string) {
 	n.t.Helper()
 	_, err := n.client.RbacV1().Roles(n.name).Create(n.t.Context(), &rbacv1.Role{ObjectMeta: metav1.ObjectMeta{Name: api.GrantPrefix + account}}, metav1.CreateOptions{})

@@ -13,7 +13,7 @@ import (
 )
 
 // Nothing is refreshed in a namespace that is being deleted: the API server creates no tokens there. The file stays, its token is
-// good until it expires, and whoever asks is told the cause and the remedy.
+// good until it expires, and a refresh on request returns the cause and the remedy.
 func TestNamespaceIsDeleted(t *testing.T) {
 	t.Parallel()
 	n := newNamespace(t, nil)

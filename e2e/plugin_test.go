@@ -237,7 +237,7 @@ func TestPluginInjectsAsTheWebhook(t *testing.T) {
 	}
 }
 
-// essence is a pod without what the API server makes anew each time.
+// essence is a pod without what differs at each creation.
 func essence(t *testing.T, pod *corev1.Pod) string {
 	t.Helper()
 	pod = pod.DeepCopy()
@@ -307,7 +307,7 @@ func TestPluginDoctor(t *testing.T) {
 	}
 	n.golden("rules", rules)
 
-	// Who may see nothing is told so, and nothing is taken for a problem.
+	// A user without permissions gets that as the answer, and no problem is reported.
 	stdout, stderr, code = n.plugin("", "doctor", "--as", "somebody")
 	if code != 0 || strings.Count(stdout, "you may not") < 5 {
 		t.Errorf("doctor as somebody ends with exit code %d:\n%s%s", code, stdout, stderr)

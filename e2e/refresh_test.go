@@ -129,7 +129,7 @@ func (n *testNamespace) debug(podName string, uid int64, command ...string) stri
 	return n.logs(podName, "debugger")
 }
 
-// addEphemeral adds an ephemeral container to a pod, whose status may change meanwhile.
+// addEphemeral adds an ephemeral container to a pod, whose status may change in between.
 func (n *testNamespace) addEphemeral(podName string, c corev1.Container) {
 	n.t.Helper()
 	pods := n.client.CoreV1().Pods(n.name)

@@ -62,7 +62,7 @@ func TestSharedProcessNamespace(t *testing.T) {
 	assertReview(t, n.token("pod", "app", tokenPath), audienceDefault, pod)
 }
 
-// delivery "projected": the kubelet writes the file, nothing of ours runs in the pod, no Role is needed.
+// delivery "projected": the kubelet writes the file, no sidecar runs in the pod, no Role is needed.
 func TestProjectedDelivery(t *testing.T) {
 	t.Parallel()
 	n := newNamespace(t, nil)

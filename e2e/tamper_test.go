@@ -130,7 +130,7 @@ func refreshes(metrics map[string]float64) map[string]float64 {
 	return counts
 }
 
-// A volume without room for another byte keeps its tokens as they are, the failure is told, and as soon as there is room the
+// A volume without room for another byte keeps its tokens as they are, the failure is reported, and as soon as there is room the
 // new token is written.
 func TestFullVolumeKeepsItsTokens(t *testing.T) {
 	t.Parallel()

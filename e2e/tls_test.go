@@ -86,7 +86,7 @@ func (w *world) certificateOfTheUser(t *testing.T) {
 }
 
 // A CA and a certificate that the controller makes. They are replaced as an administrator would have it, podtoken is upgraded
-// meanwhile, and not one creation of a pod fails.
+// at the same time, and not one creation of a pod fails.
 func (w *world) certificateOfItsOwn(t *testing.T) {
 	ctx := t.Context()
 	install := func(more ...string) {
@@ -196,7 +196,7 @@ func (w *world) untilRenewed(t *testing.T, before *corev1.Secret) *corev1.Secret
 	return after
 }
 
-// upgradeKeepsTheBundle looks at every version of the registration that there is during an upgrade.
+// upgradeKeepsTheBundle looks at every version of the webhook configuration that there is during an upgrade.
 func (w *world) upgradeKeepsTheBundle(t *testing.T, upgrade func()) {
 	t.Helper()
 	before := w.bundle(t)
@@ -221,7 +221,7 @@ func (w *world) upgradeKeepsTheBundle(t *testing.T, upgrade func()) {
 	}
 }
 
-// With the controller's credential nobody writes another Secret, or another field of the registration. What RBAC would refuse
+// The controller's credential cannot write another Secret, or another field of the webhook configuration. What RBAC would refuse
 // anyway is in the second table.
 func (w *world) controllerWritesNothingElse(t *testing.T) {
 	t.Helper()
@@ -297,7 +297,7 @@ func (w *world) controllerWritesNothingElse(t *testing.T) {
 	}
 }
 
-// uninstall leaves nothing of ours but what is named.
+// uninstall leaves nothing of podtoken but what is named.
 func (w *world) uninstall(t *testing.T, stay ...string) {
 	t.Helper()
 	_, err := w.cluster.Helm(t.Context(), "uninstall", cluster.Release, "--namespace", cluster.Namespace, "--wait", "--timeout", "3m")
@@ -328,7 +328,7 @@ func newCompanyCA(t *testing.T) *companyCA {
 	return &companyCA{certificate, key, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})}
 }
 
-// issue makes what belongs into the Secret.
+// issue makes the content of the Secret.
 func (ca *companyCA) issue(t *testing.T) map[string][]byte {
 	t.Helper()
 	return ca.issueFor(t, x509.ExtKeyUsageServerAuth)

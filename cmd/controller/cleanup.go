@@ -200,7 +200,7 @@ func (c *cleanup) isGone(ctx context.Context) error {
 	return fmt.Errorf("waiting for the end of Deployment %q: %w", name.Name, err)
 }
 
-// deleteGrants deletes all objects of ours of one kind, and returns nil when a list shows none.
+// deleteGrants deletes all of podtoken's objects of one kind, and returns nil when a list shows none.
 func (c *cleanup) deleteGrants(ctx context.Context, kind schema.GroupVersionKind) error {
 	found, next := 0, ""
 	var kept []string

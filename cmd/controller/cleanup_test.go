@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/podtoken/podtoken/internal/servertest"
 )
 
 func newInstallation(t *testing.T, grants int) *fakeAPI {
@@ -34,7 +36,7 @@ func newInstallation(t *testing.T, grants int) *fakeAPI {
 }
 
 func cleanupOf(t *testing.T, f *fakeAPI, args ...string) (string, error) {
-	log := &lockedBuffer{}
+	log := &servertest.Buffer{}
 	err := run(t.Context(), append([]string{"cleanup", "--namespace=podtoken-system", "--withdrawal-delay=10ms", "--kubeconfig=" + f.kubeconfig(t)}, args...), log)
 	return log.String(), err
 }
@@ -243,7 +245,7 @@ func TestCleanupThatIsStopped(t *testing.T) {
 	f.refuse = func(string, string, string) int { return http.StatusInternalServerError }
 	ctx, cancel := context.WithTimeout(t.Context(), 700*time.Millisecond)
 	defer cancel()
-	err := run(ctx, []string{"cleanup", "--namespace=podtoken-system", "--kubeconfig=" + f.kubeconfig(t)}, &lockedBuffer{})
+	err := run(ctx, []string{"cleanup", "--namespace=podtoken-system", "--kubeconfig=" + f.kubeconfig(t)}, &servertest.Buffer{})
 	if err == nil || !strings.Contains(err.Error(), `left are MutatingWebhookConfiguration "podtoken" and everything after it`) {
 		t.Errorf("error = %v", err)
 	}

@@ -98,7 +98,7 @@ func (c *controller) serving() servingcert.Config {
 	}
 }
 
-// leading tells whether this replica has the Lease. One that loses it ends, so that it never goes back to 0.
+// leading reports whether this replica has the Lease. One that loses it ends, so that it never goes back to 0.
 func (c *controller) leading() float64 {
 	select {
 	case <-c.manager.Elected():

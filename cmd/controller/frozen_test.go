@@ -8,7 +8,7 @@ import (
 )
 
 // Pods whose audiences make a Role that the API server does not take neither keep what another pod needed, nor what the policy
-// has taken away; they are told.
+// has taken away; an event reports it on them.
 func TestAGrantIsNotFrozen(t *testing.T) {
 	f := newGuarded(t)
 	f.add(t, "pods", podYAML("shop", "first", "cart", "to-be-revoked", 3600))

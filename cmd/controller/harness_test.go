@@ -1,12 +1,10 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"encoding/base64"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -16,6 +14,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/podtoken/podtoken/internal/servertest"
 )
 
 const guardYAML = `{apiVersion: admissionregistration.k8s.io/v1, kind: ValidatingAdmissionPolicy, metadata: {name: podtoken-guard}, spec: {failurePolicy: Fail}}`
@@ -58,26 +58,8 @@ type process struct {
 	*exec.Cmd
 	address string
 	policy  string
-	log     *lockedBuffer
+	log     *servertest.Buffer
 	ended   chan struct{}
-}
-
-// lockedBuffer is written by the process and read by the test.
-type lockedBuffer struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (b *lockedBuffer) Write(data []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.Write(data)
-}
-
-func (b *lockedBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.String()
 }
 
 // start runs the controller against the fake API server until the test ends.
@@ -88,7 +70,7 @@ func start(t *testing.T, f *fakeAPI, args ...string) *process {
 		t.Fatal(err)
 	}
 	directory := t.TempDir()
-	p := &process{address: freeAddress(t), policy: filepath.Join(directory, "policy.yaml"), log: &lockedBuffer{}, ended: make(chan struct{})}
+	p := &process{address: servertest.FreeAddress(t), policy: filepath.Join(directory, "policy.yaml"), log: &servertest.Buffer{}, ended: make(chan struct{})}
 	token := filepath.Join(directory, "token")
 	write(t, p.policy, policyYAML)
 	write(t, token, tokenFor("https://kubernetes.default.svc"))
@@ -178,16 +160,6 @@ func write(t *testing.T, path, text string) {
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-}
-
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = listener.Close() }()
-	return listener.Addr().String()
 }
 
 // tokenFor returns a token of our own for an API server with that audience. Its signature is none.

@@ -10,6 +10,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/podtoken/podtoken/internal/servertest"
 )
 
 // newGuarded returns a fake API server with the guard and one ServiceAccount.
@@ -238,7 +240,7 @@ func TestWithoutWhatItNeedsItDoesNotStart(t *testing.T) {
 	policy, token := directory+"/policy.yaml", directory+"/token"
 	args := []string{"--kubeconfig=" + f.kubeconfig(t), "--policy=" + policy, "--identity-token=" + token, "--leader-election-namespace=x"}
 	for _, want := range []string{"loading the policy: ", "loading our own token: "} {
-		err := run(t.Context(), args, &lockedBuffer{})
+		err := run(t.Context(), args, &servertest.Buffer{})
 		if err == nil || !strings.HasPrefix(err.Error(), want) {
 			t.Errorf("run() = %v, want %s...", err, want)
 		}

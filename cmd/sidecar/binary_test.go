@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/podtoken/podtoken/internal/servertest"
 	"github.com/podtoken/podtoken/internal/tokenrequest/fakeapi"
 	"github.com/podtoken/podtoken/pkg/sidecar/jwt"
 )
@@ -51,8 +52,8 @@ type pod struct {
 	flags []string
 
 	// output is everything that any process of the test said.
-	output *buffer
-	log    *buffer // of the latest run
+	output *servertest.Buffer
+	log    *servertest.Buffer // of the latest run
 	run    *exec.Cmd
 	exited chan int
 }
@@ -66,7 +67,7 @@ func newPod(t testing.TB) *pod {
 	server := fakeapi.Start(t)
 	p := &pod{
 		t: t, binary: binary, server: server, dir: t.TempDir(), apiDir: server.CredentialDir(t),
-		termination: filepath.Join(t.TempDir(), "termination-log"), output: new(buffer),
+		termination: filepath.Join(t.TempDir(), "termination-log"), output: new(servertest.Buffer),
 	}
 	t.Cleanup(p.kill)
 	return p
@@ -85,7 +86,7 @@ func (p *pod) start(tokens ...string) {
 	for _, token := range tokens {
 		args = append(args, "--token="+token)
 	}
-	p.log = new(buffer)
+	p.log = new(servertest.Buffer)
 	cmd := exec.Command(p.binary, args...)
 	cmd.Env = []string{
 		"PODTOKEN_POD_NAME=" + fakeapi.PodName, "PODTOKEN_POD_NAMESPACE=" + fakeapi.Namespace,
@@ -211,22 +212,4 @@ func (p *pod) wantNoSecrets(credentials ...string) {
 			}
 		}
 	}
-}
-
-// buffer is a bytes.Buffer for several goroutines.
-type buffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *buffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *buffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
 }

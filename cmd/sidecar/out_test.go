@@ -19,6 +19,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 
+	"github.com/podtoken/podtoken/internal/servertest"
 	"github.com/podtoken/podtoken/internal/tokenrequest/fakeapi"
 )
 
@@ -92,7 +93,7 @@ func TestNotifyFails(t *testing.T) {
 	}))
 	defer hanging.Close()
 	for name, c := range map[string]struct{ url, log string }{
-		"nobody listens": {fmt.Sprintf("http://localhost:%d/", freePort(t)), `"level":"INFO","msg":"Application is not there yet, telling it later"|"tokens":["vault"]|connection refused`},
+		"nobody listens": {fmt.Sprintf("http://localhost:%d/", servertest.FreePort(t)), `"level":"INFO","msg":"Application is not there yet, telling it later"|"tokens":["vault"]|connection refused`},
 		"a redirect":     {redirecting.URL, `"level":"WARN","msg":"Telling the application failed"|"error":"it answered HTTP 307, and redirects are not followed: give the URL that answers 2xx itself"`},
 		"no answer":      {hanging.URL, `"msg":"Token written"`},
 	} {
@@ -172,17 +173,6 @@ func TestNotifySignal(t *testing.T) {
 	p.wantNoSecrets()
 }
 
-// freePort is one that nobody listens on.
-func freePort(t *testing.T) int {
-	t.Helper()
-	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", ":0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = listener.Close() }()
-	return listener.Addr().(*net.TCPAddr).Port
-}
-
 // ask sends a request to the port; status 0 is no answer.
 func ask(method string, port int, path string, body io.Reader) (status int, text string) {
 	request, err := http.NewRequest(method, fmt.Sprintf("http://127.0.0.1:%d%s", port, path), body)
@@ -203,7 +193,7 @@ func ask(method string, port int, path string, body io.Reader) (status int, text
 
 func TestMetricsAndHealth(t *testing.T) {
 	t.Parallel()
-	port := freePort(t)
+	port := servertest.FreePort(t)
 	p := newPod(t)
 	p.flags = []string{fmt.Sprintf("--metrics-port=%d", port)}
 	p.server.Handle(fakeapi.Refuse(403, "Forbidden", `serviceaccounts "cart" is forbidden`))

@@ -28,7 +28,7 @@ const (
 	sources     = 20              // addresses that they come from
 	comeBack    = 5 * time.Second // about when those that were thrown out are back
 	honestLimit = time.Second     // within which an honest review is answered
-	// containerBytes is the memory limit of the container in the chart's values, of which Go is told to use four fifths.
+	// containerBytes is the memory limit of the container in the chart's values, of which Go's memory limit is four fifths.
 	containerBytes = 128 << 20
 )
 

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -18,10 +17,10 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
+	"github.com/podtoken/podtoken/internal/servertest"
 	"github.com/podtoken/podtoken/pkg/sidecar/jwt"
 	"github.com/podtoken/podtoken/pkg/sidecar/jwt/jwttest"
 )
@@ -53,32 +52,15 @@ const (
 // process is the webhook, run inside the test.
 type process struct {
 	dir, webhook, http string // addresses without scheme
-	log                *lockedBuffer
+	log                *servertest.Buffer
 	stop               context.CancelFunc
 	done               chan error
-}
-
-type lockedBuffer struct {
-	mu     sync.Mutex
-	buffer bytes.Buffer
-}
-
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buffer.Write(p)
-}
-
-func (b *lockedBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buffer.String()
 }
 
 // prepare makes a directory with the files of a webhook that can serve, and the arguments to run it.
 func prepare(t *testing.T, more ...string) (p *process, args []string) {
 	t.Helper()
-	p = &process{dir: t.TempDir(), webhook: freeAddress(t), http: freeAddress(t), log: &lockedBuffer{}}
+	p = &process{dir: t.TempDir(), webhook: servertest.FreeAddress(t), http: servertest.FreeAddress(t), log: &servertest.Buffer{}}
 	p.write(t, "config.yaml", goodConfig)
 	p.write(t, "policy.yaml", goodPolicy)
 	p.writeToken(t, "https://kubernetes.default.svc")
@@ -253,16 +235,6 @@ func (p *process) answers(body string, parts ...string) func() error {
 		}
 		return err
 	}
-}
-
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer listener.Close()
-	return listener.Addr().String()
 }
 
 // eventually polls until check returns nil.

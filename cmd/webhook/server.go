@@ -155,7 +155,7 @@ func (s *server) Run(ctx context.Context) error {
 		}
 	}
 	if err := s.certificate.Load(); err != nil {
-		// Not fatal: whoever writes the certificate may be later than we are. Not ready until it is there.
+		// Not fatal: the certificate may be written after the webhook starts. Not ready until it is there.
 		s.logger.Warn("Waiting for a serving certificate", "error", err)
 	}
 	plainListener, err := new(net.ListenConfig).Listen(ctx, "tcp", s.options.httpBindAddress)

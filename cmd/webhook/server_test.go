@@ -49,7 +49,7 @@ func TestServesReviews(t *testing.T) {
 	}
 }
 
-// Whoever closes an idle connection first must be the one that sends requests: API servers have the idle timeout of
+// The side that sends requests must be the first to close an idle connection: API servers have the idle timeout of
 // http.DefaultTransport (SetTransportDefaults in k8s.io/apimachinery@v0.37.2/pkg/util/net/http.go).
 func TestIdleConnectionsAreClosedByTheirClients(t *testing.T) {
 	p, args := prepare(t)
@@ -100,7 +100,7 @@ func TestNotReadyUntilItCanServe(t *testing.T) {
 	eventually(t, "ready", p.ready)
 }
 
-// A request that is in flight when the process is told to stop is answered, although its body comes later; meanwhile the
+// A request that is in flight when the process is stopped is answered, although its body arrives later; until then the
 // replica is not ready, answers others, and asks them to close.
 func TestDrains(t *testing.T) {
 	p, args := prepare(t, "--drain-delay=300ms")
@@ -204,7 +204,7 @@ func TestRunFailsAtOnce(t *testing.T) {
 			spoil: func(t *testing.T, p *process) { p.webhook = p.http },
 			want:  `listening on --webhook-bind-address: listen tcp .*: address already in use`,
 		},
-		"address of somebody else": {
+		"address of another process": {
 			args: []string{"--http-bind-address=192.0.2.1:8080"},
 			want: `listening on --http-bind-address: listen tcp 192.0.2.1:8080: .*`,
 		},

@@ -39,9 +39,9 @@ func (t Token) String() string {
 	return fmt.Sprintf("%s, audiences %q, %d s (%.1f years), %s", t.Subject, t.Audiences, t.Lifetime, float64(t.Lifetime)/(365.25*24*3600), bound)
 }
 
-// readAnswer reads the body of an answer.
-func readAnswer(code int, body []byte) Answer {
-	answer := Answer{Code: code}
+// readAnswer reads the body of an answer and the token in it.
+func readAnswer(code int, body []byte) (answer Answer, token string) {
+	answer.Code = code
 	var content struct {
 		Message string `json:"message"`
 		// An object in a TokenRequest, the word "Failure" in an error.
@@ -49,7 +49,7 @@ func readAnswer(code int, body []byte) Answer {
 	}
 	if err := json.Unmarshal(body, &content); err != nil {
 		answer.Message = fmt.Sprintf("%d bytes that are not JSON", len(body)) // The bytes themselves could be a token.
-		return answer
+		return answer, ""
 	}
 	answer.Message = content.Message[:min(len(content.Message), messageLimit)]
 	var status struct {
@@ -58,7 +58,7 @@ func readAnswer(code int, body []byte) Answer {
 	if json.Unmarshal(content.Status, &status) == nil && status.Token != "" {
 		answer.Token = claims(status.Token)
 	}
-	return answer
+	return answer, status.Token
 }
 
 // claims reads a token, whose signature is the API server's business. One that cannot be read is an empty Token, which nothing allows.

@@ -62,16 +62,22 @@ type Request struct {
 
 // Do sends a whole request on a connection of its own.
 func (c *Caller) Do(ctx context.Context, r Request) (Answer, error) {
+	answer, _, err := c.RequestToken(ctx, r)
+	return answer, err
+}
+
+// RequestToken does what Do does, and also returns the token itself, if one is issued.
+func (c *Caller) RequestToken(ctx context.Context, r Request) (answer Answer, token string, err error) {
 	x, err := c.dial(ctx)
 	if err != nil {
-		return Answer{}, err
+		return Answer{}, "", err
 	}
 	defer x.close()
 	if err := x.send(c.head(r), r.Body); err != nil {
-		return Answer{}, err
+		return Answer{}, "", err
 	}
-	answer, _, err := x.answer()
-	return answer, err
+	answer, token, _, err = x.answer()
+	return answer, token, err
 }
 
 // head is everything before the body.
@@ -123,16 +129,17 @@ func (x *connection) send(parts ...[]byte) error {
 	return nil
 }
 
-// answer reads the answer to a request, and tells whether the connection can be used again.
-func (x *connection) answer() (Answer, bool, error) {
+// answer reads the answer to a request and the token in it, and reports whether the connection can be used again.
+func (x *connection) answer() (answer Answer, token string, again bool, err error) {
 	response, err := http.ReadResponse(x.reader, nil)
 	if err != nil {
-		return Answer{}, false, err
+		return Answer{}, "", false, err
 	}
 	defer func() { _ = response.Body.Close() }()
 	body, err := io.ReadAll(io.LimitReader(response.Body, answerLimit))
 	if err != nil {
-		return Answer{}, false, err
+		return Answer{}, "", false, err
 	}
-	return readAnswer(response.StatusCode, body), !response.Close, nil
+	answer, token = readAnswer(response.StatusCode, body)
+	return answer, token, !response.Close, nil
 }

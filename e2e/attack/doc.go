@@ -1,16 +1,17 @@
 // Package attack is what the tests of the suite attack with: requests that are written on the wire by hand (Caller), races of such
 // requests with whatever takes the right to make them away (Race), connections that are held open (Hold), and the rows of the tables
-// of attacks as data (TokenRequests, Declarations). It runs inside real pods, as a part of ./cmd/probe; what it reports is counts and claims, never a token.
+// of attacks as data (TokenRequests, Declarations). It runs inside real pods, as a part of ./cmd/probe; what it reports is
+// counts and claims, and a token only from Caller.RequestToken.
 //
 // # Which test shows what
 //
 // Races (finding 1): a request that is on its way while its right goes. Each one runs at the same time against a guard that lets go,
 // which shows that the race meets the withdrawals.
 //
-//	RoleBinding, Role, both deleted by somebody     e2e TestRacesAgainstWithdrawals: deletedBySomebody
+//	RoleBinding, Role, both deleted by others       e2e TestRacesAgainstWithdrawals: deletedBySomebody
 //	grant removed after the last pod                e2e TestRacesAgainstWithdrawals: removedByTheController
 //	policy narrowed to nothing, namespace excluded  e2e TestRacesAgainstWithdrawals: takenByThePolicy
-//	ServiceAccount made anew                        e2e TestRacesAgainstWithdrawals: accountMadeAnew
+//	ServiceAccount re-created                       e2e TestRacesAgainstWithdrawals: accountMadeAnew
 //	controller compromised                          e2e TestRacesAgainstWithdrawals: compromisedController
 //	grant copied into another namespace             e2e TestRacesAgainstWithdrawals: copiedGrant
 //	helm uninstall                                  e2e TestRacesAgainstWithdrawals: uninstalled

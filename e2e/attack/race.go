@@ -2,7 +2,6 @@ package attack
 
 import (
 	"context"
-	"encoding/json"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -10,7 +9,7 @@ import (
 	"time"
 )
 
-// Race is a flood of token requests that goes on while somebody takes the right to make them away.
+// Race is a flood of token requests that goes on while the right to send them is withdrawn.
 //
 // The API server asks its authorizers about a request when the headers are there, and admission when the body is. So there are two
 // forms: whole requests, one after the other on connections that are kept, which meet a withdrawal now and then; and requests of
@@ -33,7 +32,7 @@ type Race struct {
 	HeldMin time.Duration `json:"heldMin"`
 	HeldMax time.Duration `json:"heldMax"`
 
-	// Time and Count end the race, if nobody does before.
+	// Time and Count end the race, unless the caller does before.
 	Time  time.Duration `json:"time"`
 	Count int64         `json:"count"`
 }
@@ -121,11 +120,7 @@ func (r Race) Run(ctx context.Context, caller *Caller, running func()) (Result, 
 	race.left.Store(r.Count)
 	bodies := make([][]byte, len(r.Requests))
 	for i, request := range r.Requests {
-		body, err := json.Marshal(request.Spec.request())
-		if err != nil {
-			return Result{}, err
-		}
-		bodies[i] = body
+		bodies[i] = encode(request.Spec)
 	}
 	race.bodies = bodies
 
@@ -181,7 +176,7 @@ func (r *course) connection(ctx context.Context, i int, begun func()) error {
 		}
 		which := turn % len(r.Requests)
 		body := r.bodies[which]
-		head := r.caller.head(Request{Path: r.path(), Header: []string{contentJSON}, Body: body})
+		head := r.caller.head(Request{Path: tokenPath(r.Namespace, r.Account), Header: []string{contentJSON}, Body: body})
 		first, rest := len(body), r.Pause
 		if half {
 			first, rest = 1, r.HeldMin+rand.N(r.HeldMax-r.HeldMin+1) //nolint:gosec // no secret
@@ -197,7 +192,7 @@ func (r *course) connection(ctx context.Context, i int, begun func()) error {
 		var answer Answer
 		again := false
 		if sent == nil {
-			answer, again, sent = x.answer()
+			answer, _, again, sent = x.answer()
 		}
 		r.note(half, r.Requests[which].Name, answer, sent)
 		if !again {
@@ -209,10 +204,6 @@ func (r *course) connection(ctx context.Context, i int, begun func()) error {
 		}
 	}
 	return nil
-}
-
-func (r *course) path() string {
-	return "/api/v1/namespaces/" + r.Namespace + "/serviceaccounts/" + r.Account + "/token"
 }
 
 func (r *course) note(half bool, name string, answer Answer, err error) {

@@ -129,7 +129,7 @@ func mustText(t *testing.T, value any) string {
 	return string(data)
 }
 
-// Both limits end a race that nobody ends.
+// Both limits end a race that the caller does not end.
 func TestRaceIsBounded(t *testing.T) {
 	t.Parallel()
 	s := &server{}
@@ -184,7 +184,8 @@ func TestOutcome(t *testing.T) {
 	if got := (Grant{}).Outcome(change(func(*Token) {})); got != OtherPod {
 		t.Errorf("without any grant: %q", got)
 	}
-	if got := testGrant.Outcome(readAnswer(201, []byte(`{"status":{"token":"no token at all"}}`))); got != Unbound {
+	answer, _ := readAnswer(201, []byte(`{"status":{"token":"no token at all"}}`))
+	if got := testGrant.Outcome(answer); got != Unbound {
 		t.Errorf("a token that cannot be read: %q", got)
 	}
 }

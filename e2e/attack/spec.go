@@ -1,7 +1,7 @@
 package attack
 
 const (
-	// audienceOfAWS stands for every service outside that trusts this cluster's tokens: nobody declares it.
+	// audienceOfAWS stands for every service outside that trusts this cluster's tokens: no Pod declares it.
 	audienceOfAWS = "sts.amazonaws.com"
 	// forEver is what the API server takes as a lifetime at most: 136 years.
 	forEver = 1 << 32
@@ -24,9 +24,21 @@ type Reference struct {
 	UID        string `json:"uid,omitempty"`
 }
 
-func (s Spec) request() any {
-	return map[string]any{"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": s}
+// NewTokenRequest is a request for a token of a ServiceAccount, with a spec that is written as it is: JSON.
+func NewTokenRequest(namespace, account, spec string) Request {
+	return Request{tokenPath(namespace, account), []string{contentJSON}, tokenRequest(spec)}
 }
+
+func tokenPath(namespace, account string) string {
+	return "/api/v1/namespaces/" + namespace + "/serviceaccounts/" + account + "/token"
+}
+
+// tokenRequest is a TokenRequest with a spec that is written as it is.
+func tokenRequest(spec string) []byte {
+	return []byte(`{"apiVersion":"authentication.k8s.io/v1","kind":"TokenRequest","spec":` + spec + `}`)
+}
+
+func encode(spec Spec) []byte { return tokenRequest(text(spec)) }
 
 // own is the reference to the pod itself.
 func (g Grant) own() *Reference {

@@ -62,7 +62,7 @@ func TokenRequests(v Victim) []TokenRequest {
 		issued("a renewal", Spec{[]string{api}, renewalSeconds, own}),
 		issued("a renewal without any audiences", Spec{[]string{}, 1200, own}),
 		v.raw("fields in another case are ignored, whatever is asked of validation", 201, "", 201, v.path()+"?fieldValidation=Ignore", contentJSON,
-			v.json(`{"Audiences":["`+audienceOfAWS+`"],"audiences":["`+declared+`"],"ExpirationSeconds":`+strconv.Itoa(forEver)+`,"expirationSeconds":`+fmt.Sprint(lifetime)+
+			tokenRequest(`{"Audiences":["`+audienceOfAWS+`"],"audiences":["`+declared+`"],"ExpirationSeconds":`+strconv.Itoa(forEver)+`,"expirationSeconds":`+fmt.Sprint(lifetime)+
 				`,"boundObjectRef":`+text(own)+`,"BoundObjectRef":null}`)),
 
 		// What is asked for.
@@ -83,7 +83,7 @@ func TokenRequests(v Victim) []TokenRequest {
 		denied("a longer lifetime than declared", Spec{[]string{declared}, lifetime + 1, own}, wantLifetime+fmt.Sprint(lifetime+1)+" s"),
 		denied("a shorter lifetime than declared", Spec{[]string{declared}, 600, own}, wantLifetime+"600 s"),
 		v.raw("a declared audience for the lifetime of those who ask for none", 403, wantLifetime+"3600 s", 201, v.path(), contentJSON,
-			v.json(`{"audiences":["`+declared+`"],"boundObjectRef":`+text(own)+`}`)),
+			tokenRequest(`{"audiences":["`+declared+`"],"boundObjectRef":`+text(own)+`}`)),
 		denied("the lifetime that becomes a year", Spec{[]string{api}, 3607, own}, wantLifetime+"3607 s"),
 		denied("a renewal for more than an hour", Spec{[]string{api}, renewalSeconds + 1, own}, wantLifetime+"3601 s"),
 		denied("a renewal for ever", Spec{[]string{api}, forEver, own}, wantLifetime),
@@ -102,14 +102,14 @@ func TokenRequests(v Victim) []TokenRequest {
 		v.row("a reference with another uid", Spec{[]string{declared}, lifetime, reference(func(r *Reference) { r.UID = v.SiblingUID })}, 403, wantBound, 409),
 		v.row("a reference to a pod in small letters", Spec{[]string{declared}, lifetime, reference(func(r *Reference) { r.Kind = "pod" })}, 403, wantBound, 400),
 		since(37, v.raw("an attestation with the own pod", 422, "", 422, v.path(), contentJSON,
-			v.json(`{"audiences":["`+declared+`"],"expirationSeconds":`+fmt.Sprint(lifetime)+`,"boundObjectRef":`+text(own)+`,"attestations":{"admissionReviewAPIGroups":["*"]}}`))),
+			tokenRequest(`{"audiences":["`+declared+`"],"expirationSeconds":`+fmt.Sprint(lifetime)+`,"boundObjectRef":`+text(own)+`,"attestations":{"admissionReviewAPIGroups":["*"]}}`))),
 		since(37, v.raw("an attestation with a webhook", 403, wantBound, 400, v.path(), contentJSON,
-			v.json(`{"audiences":["`+declared+`"],"expirationSeconds":`+fmt.Sprint(lifetime)+`,"attestations":{"admissionReviewAPIGroups":["*"]},"boundObjectRef":`+
+			tokenRequest(`{"audiences":["`+declared+`"],"expirationSeconds":`+fmt.Sprint(lifetime)+`,"attestations":{"admissionReviewAPIGroups":["*"]},"boundObjectRef":`+
 				text(Reference{APIVersion: "admissionregistration.k8s.io/v1", Kind: "MutatingWebhookConfiguration", Name: v.Webhook})+`}`))),
 		v.raw("a reference twice, the last one null", 403, wantBound, 201, v.path(), contentJSON,
-			v.json(`{"audiences":["`+declared+`"],"expirationSeconds":`+fmt.Sprint(lifetime)+`,"boundObjectRef":`+text(own)+`,"boundObjectRef":null}`)),
+			tokenRequest(`{"audiences":["`+declared+`"],"expirationSeconds":`+fmt.Sprint(lifetime)+`,"boundObjectRef":`+text(own)+`,"boundObjectRef":null}`)),
 		v.raw("audiences twice, the last ones undeclared", 403, wantAudience+`other"`, 201, v.path(), contentJSON,
-			v.json(`{"audiences":["`+declared+`"],"expirationSeconds":`+fmt.Sprint(lifetime)+`,"boundObjectRef":`+text(own)+`,"audiences":["other"]}`)),
+			tokenRequest(`{"audiences":["`+declared+`"],"expirationSeconds":`+fmt.Sprint(lifetime)+`,"boundObjectRef":`+text(own)+`,"audiences":["other"]}`)),
 
 		// How it is asked.
 		v.raw("a dry run, which signs all alike", 403, wantBound, 201, v.path()+"?dryRun=All", contentJSON, encode(unbound)),
@@ -132,9 +132,7 @@ func TokenRequests(v Victim) []TokenRequest {
 	}
 }
 
-func (v Victim) path() string {
-	return "/api/v1/namespaces/" + v.Namespace + "/serviceaccounts/" + v.Account + "/token"
-}
+func (v Victim) path() string { return tokenPath(v.Namespace, v.Account) }
 
 func (v Victim) row(name string, spec Spec, code int, want string, unguarded int) TokenRequest {
 	return v.raw(name, code, want, unguarded, v.path(), contentJSON, encode(spec))
@@ -148,13 +146,6 @@ func (Victim) with(row TokenRequest, header string) TokenRequest {
 	row.Request.Header = append(row.Request.Header, header)
 	return row
 }
-
-// json is a TokenRequest with a spec that is written as it is.
-func (Victim) json(spec string) []byte {
-	return []byte(`{"apiVersion":"authentication.k8s.io/v1","kind":"TokenRequest","spec":` + spec + `}`)
-}
-
-func encode(spec Spec) []byte { return Victim{}.json(text(spec)) }
 
 // text is a value as JSON. The values of this package can all be encoded.
 func text(value any) string {

@@ -140,5 +140,5 @@ func bearer(r *http.Request) string {
 func answer(w http.ResponseWriter, status int, body any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(body) // if the client has gone, nobody needs it
+	_ = json.NewEncoder(w).Encode(body) // if the client has gone, it is not needed
 }

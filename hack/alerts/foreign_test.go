@@ -9,7 +9,7 @@ import (
 	"github.com/prometheus/prometheus/promql/parser"
 )
 
-// A pod may serve what it likes on the port that the PodMonitor scrapes, and somebody's own monitor may scrape pods for a job of its
+// A pod may serve what it likes on the port that the PodMonitor scrapes, and a monitor of another team may scrape pods for a job of its
 // own. Under no other job than its own do the series of a bad hour raise an alert, and under none do those of a good hour hide
 // that nothing answers.
 func TestAlertsOfOtherJobs(t *testing.T) {

@@ -79,7 +79,7 @@ func TestCheckJobs(t *testing.T) {
 	}
 }
 
-// elsewhere is a job that somebody's own monitor makes.
+// elsewhere is the job of a monitor that is not podtoken's.
 const elsewhere = "shop/cart"
 
 // checkJobs returns the selectors of a query that name no job, or match jobs that do not export the metric.

@@ -11,7 +11,7 @@ var webhookScenarios = map[string]map[string]scenario{
 			fires: []string{`{}`},
 			after: 16 * time.Minute,
 		},
-		"nobody scrapes them": {
+		"not scraped": {
 			series: `up{job="podtoken-controller",instance="c"} 1x60`,
 			fires:  []string{`{}`},
 		},

@@ -118,7 +118,7 @@ func TestStaticGuard(t *testing.T) {
 }
 
 // TestProbeOfTheGuard: the one token request of the controller that its own guard leaves to the guard of the tokens has all properties of the
-// probe, and the program is told both names, the one on disk included.
+// probe, and the program gets both names, the one on disk included.
 func TestProbeOfTheGuard(t *testing.T) {
 	want := "request.resource.resource == 'serviceaccounts' && request.dryRun && request.namespace == 'podtoken-system' && " +
 		"request.name == 'podtoken-controller' && variables.new.spec.?audiences.orValue([]) == ['podtoken.dev/guard-probe'] && " +

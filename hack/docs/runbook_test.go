@@ -116,7 +116,7 @@ func TestRunbookNamesWhatIsThere(t *testing.T) {
 	}
 }
 
-// hasValue tells whether the chart's values have a path, as the schema knows it.
+// hasValue reports whether the chart's values have a path, as the schema knows it.
 func hasValue(t *testing.T, path string) bool {
 	t.Helper()
 	var schema map[string]any

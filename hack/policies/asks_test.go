@@ -86,7 +86,7 @@ func TestExemptPods(t *testing.T) {
 			annotations := padded(map[string]string{"podtoken.dev/audience": "vault", "PodToken.dev/x": ""}, others)
 			maps.Copy(annotations, more)
 			pod := plain(annotations, 1)
-			if asks(t, webhook, pod) || enforce.verdict(t, attributes(pod, "default")) != "" {
+			if asks(t, webhook, pod) || enforce.verdict(t, creation(pod, "default")) != "" {
 				t.Errorf("%s, with %d others: the Pod is touched", name, others)
 			}
 		}

@@ -1,55 +1,17 @@
 package policies
 
 import (
-	"bytes"
-	"errors"
-	"io"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	admissionv1 "k8s.io/api/admissionregistration/v1"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/version"
-	"k8s.io/apimachinery/pkg/util/yaml"
 )
 
 // The versions of Kubernetes that the chart supports (kubeVersion), and the one before: an API server accepts what the version before it
 // could evaluate, so that it can be rolled back.
 var versions = []string{"1.32", "1.33", "1.34", "1.35", "1.36", "1.37"}
-
-// documents calls f with each YAML document of a file, and its kind.
-func documents(t *testing.T, file string, f func(kind string, document []byte)) {
-	t.Helper()
-	data, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	decoder := yaml.NewYAMLOrJSONDecoder(bytes.NewReader(data), 4096)
-	for {
-		var raw runtime.RawExtension
-		if err := decoder.Decode(&raw); errors.Is(err, io.EOF) {
-			return
-		} else if err != nil {
-			t.Fatalf("%s: %v", file, err)
-		}
-		var meta struct{ Kind string }
-		if err := yaml.Unmarshal(raw.Raw, &meta); err != nil {
-			t.Fatalf("%s: %v", file, err)
-		}
-		f(meta.Kind, raw.Raw)
-	}
-}
-
-func decodeInto[T any](t *testing.T, document []byte) *T {
-	t.Helper()
-	object := new(T)
-	if err := yaml.UnmarshalStrict(document, object); err != nil {
-		t.Fatal(err)
-	}
-	return object
-}
 
 // Each expression that the chart installs compiles in each supported version.
 func TestExpressionsCompile(t *testing.T) {
@@ -68,7 +30,7 @@ func TestExpressionsCompile(t *testing.T) {
 		expressions[string(key)] = *policy
 	}
 	for _, file := range append(files, guardFile, strictFile) {
-		documents(t, file, func(kind string, document []byte) {
+		documents(t, file, func(kind, _ string, document []byte) {
 			switch kind {
 			case "ValidatingAdmissionPolicy":
 				add(decodeInto[admissionv1.ValidatingAdmissionPolicy](t, document))

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apiserver/pkg/admission"
 	"k8s.io/apiserver/pkg/admission/plugin/webhook/matchconditions"
 )
 
@@ -31,7 +30,7 @@ func newEvaluator(tb testing.TB) *evaluator {
 func (e *evaluator) create(tb testing.TB, pod *corev1.Pod) {
 	tb.Helper()
 	asks(tb, e.webhook, pod)
-	request := attributes(pod, rbacSpace)
+	request := creation(pod, rbacSpace)
 	e.enforce.verdict(tb, request, "vault")
 	e.rbac.verdict(tb, request, "vault")
 }
@@ -41,7 +40,7 @@ func (e *evaluator) debug(tb testing.TB, pod *corev1.Pod) {
 	tb.Helper()
 	old := pod.DeepCopy()
 	old.Spec.EphemeralContainers = nil
-	e.ephemeral.verdict(tb, requestOf(pod, old, rbacSpace, "ephemeralcontainers", admission.Update))
+	e.ephemeral.verdict(tb, debugging(pod, old, rbacSpace))
 }
 
 // named returns n containers.

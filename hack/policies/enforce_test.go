@@ -102,7 +102,7 @@ func TestEnforce(t *testing.T) {
 			if namespace == "" {
 				namespace = "default"
 			}
-			got := enforce.verdict(t, attributes(test.pod(t), namespace))
+			got := enforce.verdict(t, creation(test.pod(t), namespace))
 			if test.want == "" && got != "" || !strings.Contains(got, test.want) {
 				t.Errorf("got %q, want %q", got, test.want)
 			}

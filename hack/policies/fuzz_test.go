@@ -11,9 +11,7 @@ import (
 	"testing"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
-	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/apiserver/pkg/admission"
 	"k8s.io/apiserver/pkg/admission/plugin/policy/validating"
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
@@ -25,6 +23,11 @@ type tokenCase struct {
 	namespace, name string
 	spec            authenticationv1.TokenRequestSpec
 	now             rights
+}
+
+// forShop is a request for a token of ServiceAccount web/shop.
+func forShop(by user.Info, request *authenticationv1.TokenRequest, now rights) *tokenCase {
+	return &tokenCase{by: by, namespace: "web", name: "shop", spec: request.Spec, now: now}
 }
 
 func (c *tokenCase) String() string {
@@ -41,9 +44,8 @@ func deref(seconds *int64) any {
 
 // evaluate asks a guard, through the admission attributes that the API server makes of the request.
 func (c *tokenCase) evaluate(ctx context.Context, guard *Policy, authz authorizer.UnconditionalAuthorizer) validating.ValidateResult {
-	request := &authenticationv1.TokenRequest{Spec: c.spec}
-	return guard.Evaluate(ctx, admission.NewAttributesRecord(request, nil, tokenRequestKind, c.namespace, c.name,
-		schema.GroupVersionResource{Version: "v1", Resource: "serviceaccounts"}, "token", admission.Create, nil, false, c.by), tokenRequestKind, authz)
+	request := newRequest(&authenticationv1.TokenRequest{Spec: c.spec}, nil, tokenRequestKind, c.namespace, c.name, "serviceaccounts", "token", c.by)
+	return guard.Evaluate(ctx, request, authz)
 }
 
 // answer of an authorizer for the guard's questions; known is false for a question that no guard has to ask.
@@ -204,15 +206,7 @@ type guards struct{ guard, strict *Policy }
 
 func loadGuards(tb testing.TB) guards {
 	tb.Helper()
-	guard, err := Load(guardFile)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	strict, err := Load(strictFile)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	return guards{guard, strict}
+	return guards{load(tb, guardFile), load(tb, strictFile)}
 }
 
 // compare evaluates both guards, and reports how they differ from the model. It returns the table's row.
@@ -327,7 +321,7 @@ func TestGuardAndModelAtLimits(t *testing.T) {
 					if n > 0 {
 						audiences[0] = first
 					}
-					c := &tokenCase{by: caller(shop), namespace: "web", name: "shop", spec: tokenRequest(true, seconds, audiences...).Spec, now: full.rights}
+					c := forShop(caller(shop), tokenRequest(true, seconds, audiences...), full.rights)
 					if c.spec.Audiences == nil {
 						c.spec.Audiences = []string{}
 					}

@@ -1,25 +1,26 @@
 package policies
 
 import (
+	"bytes"
 	"context"
+	"errors"
+	"io"
 	"os"
-	"path/filepath"
-	"strings"
 	"testing"
 
-	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
+	admissionv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/yaml"
 	"k8s.io/apiserver/pkg/admission"
 	"k8s.io/apiserver/pkg/admission/plugin/cel"
 	"k8s.io/apiserver/pkg/admission/plugin/policy/validating"
 	"k8s.io/apiserver/pkg/admission/plugin/webhook/matchconditions"
-	apiservercel "k8s.io/apiserver/pkg/apis/cel"
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 	"k8s.io/apiserver/pkg/cel/environment"
-	"sigs.k8s.io/yaml"
 )
 
 // The chart as rendered: with mode rbac in the namespaces prod-* and bank.
@@ -29,35 +30,68 @@ const (
 	excludedSpace = "kube-system"
 )
 
-// document returns the object of a kind and name in the rendered chart.
-func document[T any](tb testing.TB, kind, name string) *T {
+// documents calls f with each YAML document of a file, its kind and its name.
+func documents(tb testing.TB, file string, f func(kind, name string, document []byte)) {
 	tb.Helper()
-	data, err := os.ReadFile(filepath.FromSlash(rendered))
+	data, err := os.ReadFile(file)
 	if err != nil {
 		tb.Fatal(err)
 	}
-	for text := range strings.SplitSeq(string(data), "\n---\n") {
+	decoder := yaml.NewYAMLOrJSONDecoder(bytes.NewReader(data), 4096)
+	for {
+		var raw runtime.RawExtension
+		if err := decoder.Decode(&raw); errors.Is(err, io.EOF) {
+			return
+		} else if err != nil {
+			tb.Fatalf("%s: %v", file, err)
+		}
 		var meta metav1.PartialObjectMetadata
-		if err := yaml.Unmarshal([]byte(text), &meta); err != nil {
-			tb.Fatal(err)
+		if err := yaml.Unmarshal(raw.Raw, &meta); err != nil {
+			tb.Fatalf("%s: %v", file, err)
 		}
-		if meta.Kind != kind || meta.Name != name {
-			continue
-		}
-		object := new(T)
-		if err := yaml.UnmarshalStrict([]byte(text), object); err != nil {
-			tb.Fatal(err)
-		}
-		return object
+		f(meta.Kind, meta.Name, raw.Raw)
 	}
-	tb.Fatalf("the chart has no %s %q", kind, name)
-	return nil
+}
+
+func decodeInto[T any](tb testing.TB, document []byte) *T {
+	tb.Helper()
+	object := new(T)
+	if err := yaml.UnmarshalStrict(document, object); err != nil {
+		tb.Fatal(err)
+	}
+	return object
+}
+
+// document returns the object of a kind and name in a file; the first of that kind for no name.
+func document[T any](tb testing.TB, file, kind, name string) *T {
+	tb.Helper()
+	var found *T
+	documents(tb, file, func(itsKind, itsName string, document []byte) {
+		if found == nil && itsKind == kind && (name == "" || itsName == name) {
+			found = decodeInto[T](tb, document)
+		}
+	})
+	if found == nil {
+		tb.Fatalf("%s has no %s %q", file, kind, name)
+	}
+	return found
+}
+
+// load compiles the policy of a file.
+func load(tb testing.TB, file string) *Policy {
+	tb.Helper()
+	return compile(tb, file, "")
 }
 
 // newPolicy compiles a policy of the rendered chart.
 func newPolicy(tb testing.TB, name string) *Policy {
 	tb.Helper()
-	p, err := Compile(document[admissionregistrationv1.ValidatingAdmissionPolicy](tb, "ValidatingAdmissionPolicy", name))
+	return compile(tb, rendered, name)
+}
+
+func compile(tb testing.TB, file, name string) *Policy {
+	tb.Helper()
+	p, err := Compile(document[admissionv1.ValidatingAdmissionPolicy](tb, file, "ValidatingAdmissionPolicy", name))
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -67,7 +101,7 @@ func newPolicy(tb testing.TB, name string) *Policy {
 // newWebhook compiles the match conditions of the webhook configuration.
 func newWebhook(tb testing.TB) matchconditions.Matcher {
 	tb.Helper()
-	webhook := document[admissionregistrationv1.MutatingWebhookConfiguration](tb, "MutatingWebhookConfiguration", "podtoken").Webhooks[0]
+	webhook := document[admissionv1.MutatingWebhookConfiguration](tb, rendered, "MutatingWebhookConfiguration", "podtoken").Webhooks[0]
 	var conditions []cel.ExpressionAccessor
 	for i := range webhook.MatchConditions {
 		conditions = append(conditions, (*matchconditions.MatchCondition)(&webhook.MatchConditions[i]))
@@ -80,24 +114,33 @@ func newWebhook(tb testing.TB) matchconditions.Matcher {
 	return matchconditions.NewMatcher(compiled, webhook.FailurePolicy, "webhook", "admit", webhook.Name)
 }
 
-var pods = schema.GroupVersionResource{Version: "v1", Resource: "pods"}
-
-// attributes of a request that creates the pod; each evaluation needs its own, which keep what was converted.
-func attributes(pod *corev1.Pod, namespace string) *admission.VersionedAttributes {
-	return requestOf(pod, nil, namespace, "", admission.Create)
+// newRequest makes the attributes of a request for an object, which replaces another unless old is nil. Each evaluation needs its own,
+// which keep what was converted.
+func newRequest(object, old runtime.Object, kind schema.GroupVersionKind, namespace, name, resource, subresource string, by user.Info) *admission.VersionedAttributes {
+	operation, options := admission.Create, runtime.Object(&metav1.CreateOptions{})
+	if old != nil {
+		operation, options = admission.Update, &metav1.UpdateOptions{}
+	}
+	return &admission.VersionedAttributes{
+		Attributes: admission.NewAttributesRecord(object, old, kind, namespace, name, schema.GroupVersionResource{Version: "v1", Resource: resource}, subresource,
+			operation, options, false, by),
+		VersionedObject: admission.NewLazyObject(object), VersionedOldObject: admission.NewLazyObject(old), VersionedKind: kind,
+	}
 }
 
-func requestOf(pod, old *corev1.Pod, namespace, subresource string, operation admission.Operation) *admission.VersionedAttributes {
-	kind := schema.GroupVersionKind{Version: "v1", Kind: "Pod"}
-	versioned := &admission.VersionedAttributes{VersionedKind: kind}
-	versioned.VersionedObject.Set(pod)
-	if old == nil {
-		versioned.Attributes = admission.NewAttributesRecord(pod, nil, kind, namespace, pod.Name, pods, subresource, operation, &metav1.CreateOptions{}, false, &user.DefaultInfo{Name: "author"})
-	} else {
-		versioned.VersionedOldObject.Set(old)
-		versioned.Attributes = admission.NewAttributesRecord(pod, old, kind, namespace, pod.Name, pods, subresource, operation, &metav1.UpdateOptions{}, false, &user.DefaultInfo{Name: "author"})
-	}
-	return versioned
+var (
+	podKind = schema.GroupVersionKind{Version: "v1", Kind: "Pod"}
+	author  = &user.DefaultInfo{Name: "author"}
+)
+
+// creation of a Pod.
+func creation(pod *corev1.Pod, namespace string) *admission.VersionedAttributes {
+	return newRequest(pod, nil, podKind, namespace, pod.Name, "pods", "", author)
+}
+
+// debugging of a Pod: an update of its ephemeral containers.
+func debugging(pod, old *corev1.Pod, namespace string) *admission.VersionedAttributes {
+	return newRequest(pod, old, podKind, namespace, pod.Name, "pods", "ephemeralcontainers", author)
 }
 
 // allowed is an authorizer of a ServiceAccount that may request tokens of some audiences.
@@ -115,7 +158,7 @@ func (a allowed) Authorize(_ context.Context, request authorizer.Attributes) (au
 // asks reports whether the conditions match a pod that is created.
 func asks(tb testing.TB, matcher matchconditions.Matcher, pod *corev1.Pod) bool {
 	tb.Helper()
-	result := matcher.Match(tb.Context(), attributes(pod, "default"), nil, allowed(nil))
+	result := matcher.Match(tb.Context(), creation(pod, "default"), nil, allowed(nil))
 	if result.Error != nil {
 		tb.Fatalf("matching: %v", result.Error)
 	}
@@ -125,9 +168,7 @@ func asks(tb testing.TB, matcher matchconditions.Matcher, pod *corev1.Pod) bool 
 // verdict returns the message of the denial, empty for none.
 func (p *Policy) verdict(tb testing.TB, request *admission.VersionedAttributes, may ...string) string {
 	tb.Helper()
-	result := p.validator.Validate(tb.Context(), request.GetResource(), request, nil, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: request.GetNamespace()}},
-		apiservercel.RuntimeCELCostBudget, allowed(may))
-	for _, decision := range result.Decisions {
+	for _, decision := range p.Evaluate(tb.Context(), request, allowed(may)).Decisions {
 		if decision.Evaluation == validating.EvalError {
 			tb.Fatalf("%s: error instead of a decision: %s", p.Name, decision.Message)
 		}

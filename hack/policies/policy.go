@@ -1,17 +1,14 @@
 package policies
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"os"
 
 	admissionv1 "k8s.io/api/admissionregistration/v1"
-	"k8s.io/apimachinery/pkg/runtime/schema"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/version"
-	"k8s.io/apimachinery/pkg/util/yaml"
 	"k8s.io/apiserver/pkg/admission"
 	admissionauthorizer "k8s.io/apiserver/pkg/admission/plugin/authorizer"
 	"k8s.io/apiserver/pkg/admission/plugin/cel"
@@ -26,26 +23,6 @@ import (
 type Policy struct {
 	*admissionv1.ValidatingAdmissionPolicy
 	validator validating.Validator
-}
-
-// Load reads and compiles the first policy of a file of YAML documents.
-func Load(file string) (*Policy, error) {
-	data, err := os.ReadFile(file)
-	if err != nil {
-		return nil, err
-	}
-	decoder := yaml.NewYAMLOrJSONDecoder(bytes.NewReader(data), 4096)
-	for {
-		policy := &admissionv1.ValidatingAdmissionPolicy{}
-		switch err := decoder.Decode(policy); {
-		case errors.Is(err, io.EOF):
-			return nil, fmt.Errorf("%s has no ValidatingAdmissionPolicy", file)
-		case err != nil:
-			return nil, fmt.Errorf("decoding %s: %w", file, err)
-		case policy.Kind == "ValidatingAdmissionPolicy":
-			return Compile(policy)
-		}
-	}
 }
 
 // Compile compiles a policy as the API server does (k8s.io/apiserver@v0.37.2/pkg/admission/plugin/policy/validating/plugin.go,
@@ -108,11 +85,9 @@ func CompileFor(policy *admissionv1.ValidatingAdmissionPolicy, kubernetes *versi
 		policy.Spec.FailurePolicy, nil)}, nil
 }
 
-// Evaluate returns what the policy says of a request; no decisions if its conditions leave the request out.
-func (p *Policy) Evaluate(ctx context.Context, attributes admission.Attributes, kind schema.GroupVersionKind, authz authorizer.UnconditionalAuthorizer) validating.ValidateResult {
-	versioned := &admission.VersionedAttributes{
-		Attributes: attributes, VersionedObject: admission.NewLazyObject(attributes.GetObject()),
-		VersionedOldObject: admission.NewLazyObject(attributes.GetOldObject()), VersionedKind: kind,
-	}
-	return p.validator.Validate(ctx, attributes.GetResource(), versioned, nil, nil, celconfig.RuntimeCELCostBudget, admissionauthorizer.NewCachingAuthorizer(authz))
+// Evaluate returns what the policy says of a request; no decisions if its conditions leave the request out. As in the API server, the same
+// question to the authorizer has the same answer for the time of one evaluation.
+func (p *Policy) Evaluate(ctx context.Context, request *admission.VersionedAttributes, authz authorizer.UnconditionalAuthorizer) validating.ValidateResult {
+	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: request.GetNamespace()}}
+	return p.validator.Validate(ctx, request.GetResource(), request, nil, namespace, celconfig.RuntimeCELCostBudget, admissionauthorizer.NewCachingAuthorizer(authz))
 }

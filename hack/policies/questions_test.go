@@ -73,7 +73,7 @@ func TestQuestions(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			c := &tokenCase{by: row.by, namespace: "web", name: "shop", spec: tokenRequest(true, 3600, row.audiences...).Spec, now: row.now}
+			c := forShop(row.by, tokenRequest(true, 3600, row.audiences...), row.now)
 			for policy, want := range map[*Policy][]string{guard: row.ofGuard, strict: row.ofStrict} {
 				asked := &recorder{UnconditionalAuthorizer: at{c, t}}
 				c.evaluate(t.Context(), policy, asked)
@@ -157,7 +157,7 @@ func TestUnusualRequests(t *testing.T) {
 		for who, row := range callers {
 			t.Run(who+", "+size, func(t *testing.T) {
 				t.Parallel()
-				c := &tokenCase{by: row.by, namespace: "web", name: "shop", spec: tokenRequest(true, 3600, audiences...).Spec, now: row.now}
+				c := forShop(row.by, tokenRequest(true, 3600, audiences...), row.now)
 				want := modelOf(c.by, c.namespace, c.name, &c.spec, &c.now)
 				got := denials(c.evaluate(t.Context(), guard, at{c, t}))
 				if (got == "") != want.allowed {

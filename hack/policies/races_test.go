@@ -7,7 +7,6 @@ import (
 	"strings"
 	"testing"
 
-	admissionauthorizer "k8s.io/apiserver/pkg/admission/plugin/authorizer"
 	"k8s.io/apiserver/pkg/admission/plugin/policy/validating"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 )
@@ -73,7 +72,7 @@ func (c *clock) Authorize(ctx context.Context, a authorizer.Attributes) (authori
 // lets reports whether a guard lets the request through, and how many questions it needed.
 func (c *clock) lets(guard *Policy) (passed bool, asked int) {
 	c.asked = 0
-	result := c.evaluate(c.t.Context(), guard, admissionauthorizer.NewCachingAuthorizer(c))
+	result := c.evaluate(c.t.Context(), guard, c)
 	for _, decision := range result.Decisions {
 		if decision.Evaluation == validating.EvalError {
 			c.t.Errorf("an error: %s", decision.Message)
@@ -149,16 +148,7 @@ func passes(t testing.TB, guard *Policy, c *tokenCase, history ...moment) (wrong
 
 // theft is the request of the review: unbound, for 136 years.
 func theft(by string) *tokenCase {
-	return &tokenCase{by: caller(by), namespace: "web", name: "shop", spec: tokenRequest(false, 1<<32, "anything").Spec}
-}
-
-func load(t testing.TB, file string) *Policy {
-	t.Helper()
-	policy, err := Load(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return policy
+	return forShop(caller(by), tokenRequest(false, 1<<32, "anything"), rights{})
 }
 
 // Every history of at most four moments, at every question: no token but what a grant declares, unless something else than a grant

@@ -40,16 +40,16 @@ func TestModeRBAC(t *testing.T) {
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			pod := injected(t, plain(test.annotations, 1))
-			if got := rbac.verdict(t, attributes(pod, "default")); got != "" {
+			if got := rbac.verdict(t, creation(pod, "default")); got != "" {
 				t.Errorf("in another namespace: %s", got)
 			}
-			if got := rbac.verdict(t, attributes(pod, rbacSpace), test.needs...); got != "" {
+			if got := rbac.verdict(t, creation(pod, rbacSpace), test.needs...); got != "" {
 				t.Errorf("with all Roles: %s", got)
 			}
 			for i, missing := range test.needs {
 				others := append(append([]string{}, test.needs[:i]...), test.needs[i+1:]...)
 				want := `podtoken: ServiceAccount "app" may not mint tokens for audience "` + missing + `": `
-				if got := rbac.verdict(t, attributes(pod, rbacSpace), others...); !strings.HasPrefix(got, want) {
+				if got := rbac.verdict(t, creation(pod, rbacSpace), others...); !strings.HasPrefix(got, want) {
 					t.Errorf("without a Role for %q: got %q, want %q", missing, got, want)
 				}
 			}
@@ -90,7 +90,7 @@ func TestModeRBACRejectsWhatItCannotRead(t *testing.T) {
 		"too long arguments":               {change(func(c *corev1.Container) { c.Args = append(c.Args, strings.Repeat("x", 1<<18)) }), forged},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if got := rbac.verdict(t, attributes(test.pod, rbacSpace), "vault"); !strings.Contains(got, test.want) {
+			if got := rbac.verdict(t, creation(test.pod, rbacSpace), "vault"); !strings.Contains(got, test.want) {
 				t.Errorf("got %q, want %q", got, test.want)
 			}
 		})
@@ -99,7 +99,7 @@ func TestModeRBACRejectsWhatItCannotRead(t *testing.T) {
 	for name, annotations := range map[string]map[string]string{"no annotation": nil, "a status alone": {"podtoken.dev/status": "{}"}, "switched off": {"podtoken.dev/status": "{}", "podtoken.dev/audience": "x", "podtoken.dev/inject": "false"}} {
 		pod := change(func(c *corev1.Container) { c.Args = []string{`--token={}`} })
 		pod.Annotations = annotations
-		if got := rbac.verdict(t, attributes(pod, rbacSpace)); got != "" {
+		if got := rbac.verdict(t, creation(pod, rbacSpace)); got != "" {
 			t.Errorf("%s: the Pod is touched: %s", name, got)
 		}
 	}

@@ -50,7 +50,7 @@ func (p *bufferPool) put(buffer *[]byte) {
 }
 
 // readBody reads at most limit bytes; more are an *http.MaxBytesError. The memory is not used again: strings of the review
-// are parts of it, and pods must not get into each other's answers by a mistake of ours.
+// are parts of it, and pods must not get into each other's answers by a bug.
 //
 // Memory follows the bytes, whatever length was announced: none before the first one, and then eight times of what has arrived
 // at most. What goes beyond smallBytes is held.

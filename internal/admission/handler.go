@@ -74,8 +74,8 @@ func NewHandler(config Config) *Handler {
 //	----  -------  ----  ---------  ---------  -----------------------------------------------------------------
 //	200   true     -     Injected   *          the patch; warnings
 //	200   true     -     Unchanged  *          second call for the same pod; warnings
-//	200   true     -     Skipped    NotAPod    not a pod, or a subresource of one: a registration that was edited
-//	200   true     -     Skipped    *          nothing of ours to do
+//	200   true     -     Skipped    NotAPod    not a pod, or a subresource of one: an edited webhook configuration
+//	200   true     -     Skipped    *          nothing to do
 //	200   false    403   Denied     *          the pod's annotations; mutate's message
 //	200   false    403   Denied     *          NotAllowed, LimitExceeded: the installation's policy; its message
 //	200   false    400   Error      Malformed  a pod that does not decode, or without object or namespace
@@ -90,7 +90,7 @@ func NewHandler(config Config) *Handler {
 //	503   -        -     Error      Deadline   the body arrived, but its time was over before the decision
 //
 // Whatever can be answered as a review is: then the pod's author sees the text, and the pod is refused whatever the
-// registration's failurePolicy says, so that no pod starts without the tokens it asked for because of an error. For the
+// webhook configuration's failurePolicy says, so that no pod starts without the tokens it asked for because of an error. For the
 // HTTP errors the API server shows a text of its own, and failurePolicy decides.
 //
 // A denial has code 403, as those of most webhooks: client-go's IsForbidden holds, and clients do not take the pod for
@@ -198,7 +198,7 @@ func (h *Handler) decide(body []byte, remote string) (v verdict) {
 }
 
 // decidePod decides about the annotations, and then whether the policy allows the tokens. That is asked too when there
-// is nothing left to inject: the pod may be of somebody who wrote everything by hand.
+// is nothing left to inject: the pod may have been written by hand, with everything in it.
 func (h *Handler) decidePod(r *request) mutate.Result {
 	audiences := h.config.APIServerAudiences()
 	result := h.mutate(mutate.Input{
@@ -262,7 +262,7 @@ func (h *Handler) log(r *http.Request, v verdict, duration time.Duration) {
 	if v.problem != "" {
 		attributes = append(attributes, slog.String("problem", v.problem))
 	}
-	// Whoever reaches the port can send a review, also one about a pod that nobody creates.
+	// Any client that reaches the port can send an AdmissionReview, also one about a pod that is not created.
 	attributes = append(attributes, slog.String("remoteAddress", r.RemoteAddr), slog.Float64("durationSeconds", duration.Seconds()))
 	if v.outcome == api.OutcomeError && v.request.UID == "" {
 		h.strangers.Warn(r.Context(), message, attributes...)

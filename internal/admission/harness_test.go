@@ -10,7 +10,6 @@ import (
 	"net/http/httptest"
 	"os"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -18,6 +17,7 @@ import (
 	admissionv1 "k8s.io/api/admission/v1"
 
 	"github.com/podtoken/podtoken/internal/policy"
+	"github.com/podtoken/podtoken/internal/servertest"
 	"github.com/podtoken/podtoken/pkg/mutate"
 )
 
@@ -43,24 +43,7 @@ const apiServerAudience = "https://kubernetes.default.svc"
 type harness struct {
 	*Handler
 	registry *prometheus.Registry
-	log      *lockedBuffer
-}
-
-type lockedBuffer struct {
-	mu     sync.Mutex
-	buffer bytes.Buffer
-}
-
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buffer.Write(p)
-}
-
-func (b *lockedBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buffer.String()
+	log      *servertest.Buffer
 }
 
 func newHarness(tb testing.TB) *harness {
@@ -73,7 +56,7 @@ func newHarness(tb testing.TB) *harness {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	h := &harness{registry: prometheus.NewRegistry(), log: &lockedBuffer{}}
+	h := &harness{registry: prometheus.NewRegistry(), log: &servertest.Buffer{}}
 	h.Handler = NewHandler(Config{
 		Rules:              func() *mutate.Config { return rules },
 		Policy:             func() *policy.Policy { return allowed },

@@ -59,7 +59,7 @@ func NewPolicy(path string, registry prometheus.Registerer, logger *slog.Logger)
 }
 
 // Identity is the Store of what our own token says about the API server. Who issues tokens names in one of the default
-// audience what the API server accepts, so that nobody has to configure it. The token itself is not kept for any use.
+// audience what the API server accepts, so that it need not be configured. The token itself is not kept for any use.
 type Identity struct {
 	*Store[apiServer]
 }

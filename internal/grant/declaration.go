@@ -122,7 +122,7 @@ func (s *declarations) of(namespace string, args []string) *declaration {
 	return d
 }
 
-// makeRoom tells whether there is room when those are gone that no pod has any more.
+// makeRoom reports whether there is room when those are gone that no pod has any more.
 func (s *declarations) makeRoom(n *namespaceDeclarations, size int) bool {
 	if now := time.Now(); now.Sub(s.collected) >= collectInterval {
 		runtime.GC()

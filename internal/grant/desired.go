@@ -31,9 +31,9 @@ type situation struct {
 	own []string
 	// rbac tells that Roles of administrators decide about audiences.
 	rbac bool
-	// allowed tells whether the policy lets the ServiceAccount have a token of that audience and lifetime today.
+	// allowed reports whether the policy lets the ServiceAccount have a token of that audience and lifetime today.
 	allowed func(audience string, lifetime int64) bool
-	// delay is how long something stays that nobody needs any more.
+	// delay is how long something stays that is not needed any more.
 	delay time.Duration
 	now   time.Time
 	// limit is the most that the audiences of the grant may weigh, and the most lifetimes in it. What is declared is within it.
@@ -138,13 +138,13 @@ func narrowed(a, b content) content {
 	}
 }
 
-// gives tells whether c gives all of what other gives.
+// gives reports whether c gives all of what other gives.
 func (c content) gives(other content) bool {
 	less := narrowed(c, other)
 	return slices.Equal(less.lifetimes, other.lifetimes) && slices.Equal(less.own, other.own) && slices.Equal(less.audiences, other.audiences)
 }
 
-// covers tells whether the grant gives all of the tokens, as far as it is the grant that gives it.
+// covers reports whether the grant gives all of the tokens, as far as it is the grant that gives it.
 func (c content) covers(tokens []api.TokenSpec, rbac bool) bool {
 	for _, token := range tokens {
 		if _, ok := slices.BinarySearch(c.lifetimes, token.ExpirationSeconds); !ok {

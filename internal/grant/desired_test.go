@@ -53,7 +53,7 @@ func TestDesired(t *testing.T) {
 		"what is granted already is granted again": {
 			{declared: []api.TokenSpec{token(3600, "vault")}, current: vault, want: vault},
 		},
-		"what nobody needs stays for the delay, then goes": {
+		"what is not needed stays for the retention, then goes": {
 			{declared: []api.TokenSpec{token(3600, "vault")}, current: both, want: both, again: delay},
 			{after: delay - time.Second, declared: []api.TokenSpec{token(3600, "vault")}, current: both, want: both, again: time.Second},
 			{after: delay, declared: []api.TokenSpec{token(3600, "vault")}, current: both, want: vault},
@@ -64,7 +64,7 @@ func TestDesired(t *testing.T) {
 			{after: delay, declared: []api.TokenSpec{token(3600, "vault")}, current: both,
 				want: content{lifetimes: []int64{3600}, own: own, audiences: []string{"sts", "vault"}}, again: time.Minute},
 		},
-		"needed again in time, the clock starts anew": {
+		"needed again in time, the clock starts again": {
 			{current: vault, want: vault, again: delay},
 			{after: time.Minute, declared: []api.TokenSpec{token(3600, "vault")}, current: vault, want: vault},
 			{after: 2 * time.Minute, current: vault, want: vault, again: delay},
@@ -73,7 +73,7 @@ func TestDesired(t *testing.T) {
 			{current: vault, want: vault, again: delay},
 			{after: delay, current: vault, want: content{}},
 		},
-		"a late cache does not start the clock anew": {
+		"a late cache does not start the clock again": {
 			{current: vault, want: vault, again: delay},
 			{after: delay, current: vault, want: content{}},
 			{after: delay + time.Second, current: vault, want: content{}},
@@ -103,14 +103,14 @@ func TestDesired(t *testing.T) {
 		"while the API server's audiences are unknown there is no grant": {
 			{declared: []api.TokenSpec{token(3600, "vault")}, noOwn: true, want: content{}},
 		},
-		"what nobody needs makes room for what is declared, that which was needed last goes last": {
+		"what is not needed makes room for what is declared, that which was needed last goes last": {
 			{declared: []api.TokenSpec{token(3600, "sts")}, current: both, limit: 2, want: both, again: delay},
 			{after: time.Minute, declared: []api.TokenSpec{token(3600, "a")}, current: both, limit: 2,
 				want: content{lifetimes: []int64{600, 3600}, own: own, audiences: []string{"a", "sts"}}, again: delay - time.Minute},
 			{after: time.Minute, declared: []api.TokenSpec{token(3600, "a"), token(700, "b")}, current: both, limit: 2,
 				want: content{lifetimes: []int64{700, 3600}, own: own, audiences: []string{"a", "b"}}},
 		},
-		"an audience that nobody needs needs room in the namespace": {
+		"an audience that is not needed needs room in the namespace": {
 			{declared: []api.TokenSpec{token(3600, "sts")}, current: both, room: 1, want: both, again: delay},
 			{declared: []api.TokenSpec{token(3600, "sts")}, current: both, room: -1,
 				want: content{lifetimes: []int64{600, 3600}, own: own, audiences: []string{"sts"}}, again: delay},

@@ -1,5 +1,5 @@
 // Package grant is the controller: for every ServiceAccount whose pods declare tokens it keeps the Role and the
-// RoleBinding (see pkg/api/grant.go) with which the sidecar may mint them, and removes them when nobody needs them.
+// RoleBinding (see pkg/api/grant.go) with which the sidecar may mint them, and removes them when they are not needed.
 //
 // The unit of work is one ServiceAccount. What it gets is a pure function (desired.go) of its pods, of the
 // installation's policy, of the API server's audiences and of what the Role gives already. Everything is read from caches

@@ -14,7 +14,7 @@ import (
 // fieldManager owns what the controller applies.
 const fieldManager = client.FieldOwner("podtoken-controller")
 
-// foreignError is an object that is not ours in the place of one of ours.
+// foreignError is an object in the place of one of podtoken's that is not podtoken's.
 type foreignError struct{ kind, namespace, name string }
 
 func (e *foreignError) Error() string {
@@ -41,7 +41,7 @@ func (o observed) current() content {
 }
 
 // withoutGuard returns what may be written while there is no guard: what is held and still wanted. Nothing new and
-// nothing repaired, because it cannot be known what a repair would give anew. Empty means that nothing can be written.
+// nothing repaired, because it cannot be known what a repair would newly give. Empty means that nothing can be written.
 func withoutGuard(want, held content) content {
 	less := narrowed(want, held)
 	if len(less.lifetimes) == 0 || len(less.own) == 0 || (len(less.audiences) == 0 && len(want.audiences) > 0) {
@@ -92,7 +92,7 @@ func (r *Reconciler) enforce(ctx context.Context, a *account, o observed, want c
 	return done, want, nil
 }
 
-// remove deletes what there is: the RoleBinding first, so that nothing is bound to a Role that somebody could make anew. What
+// remove deletes what there is: the RoleBinding first, so that nothing is bound to a Role that could be re-created. What
 // a finalizer keeps was deleted already, and is not there for long enough to be called removed.
 func (r *Reconciler) remove(ctx context.Context, a *account, o observed) (result, content, error) {
 	done := result{outcome: outcomeUnchanged, reason: reasonNotNeeded}
@@ -141,7 +141,7 @@ func (r *Reconciler) delete(ctx context.Context, object client.Object, kind stri
 	return nil
 }
 
-// writeRole tells whether it wrote.
+// writeRole reports whether it wrote.
 func (r *Reconciler) writeRole(ctx context.Context, a *account, o observed, want content) (bool, error) {
 	current := o.role
 	if o.isRole(current, want) {
@@ -183,7 +183,7 @@ func (r *Reconciler) applyRole(ctx context.Context, a *account, o observed, c co
 	return nil
 }
 
-// writeBinding tells whether it wrote.
+// writeBinding reports whether it wrote.
 func (r *Reconciler) writeBinding(ctx context.Context, a *account, o observed, _ content) (bool, error) {
 	current := o.binding
 	if o.isBinding(current) {
@@ -206,7 +206,7 @@ func (r *Reconciler) writeBinding(ctx context.Context, a *account, o observed, _
 	return true, nil
 }
 
-// apply writes one object of ours.
+// apply writes one of podtoken's objects.
 //
 // One that exists is written whatever others did to it; the uid in it makes sure that it is the one that was seen. One
 // that the cache does not have is written without force: that takes nothing from another field manager, and our own

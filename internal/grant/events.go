@@ -19,7 +19,7 @@ import (
 const (
 	// EventGrantRefused: the policy forbids a token that the pod declares.
 	EventGrantRefused = "GrantRefused"
-	// EventGrantConflict: somebody else's object has the name of the grant.
+	// EventGrantConflict: a foreign object has the name of the grant.
 	EventGrantConflict = "GrantConflict"
 	// EventGrantFailed: the API server refuses the grant for good.
 	EventGrantFailed = "GrantFailed"
@@ -90,7 +90,7 @@ type namespaceNews struct {
 	unsaid  int
 }
 
-// allow tells whether one more thing may be said now, and how many were not since the last one.
+// allow reports whether one more thing may be said now, and how many were not since the last one.
 func (n *news) allow(namespace string) (allowed bool, unsaid int) {
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -31,7 +31,7 @@ func newGuard(name string, reader client.Reader, proof *proof, logger *slog.Logg
 	return &guard{name: name, reader: reader, proof: proof, logger: logger, silent: true}
 }
 
-// fromDisk tells whether a guard of that name is one that API servers load from their disks. Kubernetes keeps such names for
+// fromDisk reports whether a guard of that name is one that API servers load from their disks. Kubernetes keeps such names for
 // them, so that there are no objects to read.
 func fromDisk(name string) bool { return strings.HasSuffix(name, ".static.k8s.io") }
 

@@ -253,7 +253,7 @@ func TestNoAudiencesInModeRBAC(t *testing.T) {
 	expect(t, "events", 1, len(w.events))
 }
 
-// What pod authors can make the log and the events say is limited for each namespace; honest pods are told in their turn.
+// What pod authors can make the log and the events say is limited for each namespace; honest pods get their events in turn.
 func TestNewsAreLimited(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := guarded(t)
@@ -280,7 +280,7 @@ func TestNewsAreLimited(t *testing.T) {
 	})
 }
 
-// A pod for whose declaration there is no room is told so, and the others of its namespace have their grants.
+// A pod for whose declaration there is no room gets an event, and the others of its namespace have their grants.
 func TestCrowded(t *testing.T) {
 	limit := declared.limit
 	t.Cleanup(func() { declared.limit = limit })

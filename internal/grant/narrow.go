@@ -13,7 +13,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 )
 
-// exceeds tells whether the Role gives something that is not wanted: an item of ours, or a rule that we did not write.
+// exceeds reports whether the Role gives something that is not wanted: an item of a grant, or a rule of another shape.
 func exceeds(serviceAccount string, role *rbacv1.Role, want content) bool {
 	current := contentOf(role)
 	if !want.gives(current) {
@@ -25,7 +25,7 @@ func exceeds(serviceAccount string, role *rbacv1.Role, want content) bool {
 	})
 }
 
-// lesser returns what both give. A Role of ours has lifetimes and audiences of the API server, or it would be of no
+// lesser returns what both give. A Role of a grant has lifetimes and audiences of the API server, or it would be of no
 // shape that the controller may write; where none is left of either, those that are wanted take their place.
 func lesser(current, want content) content {
 	less := narrowed(current, want)
@@ -44,8 +44,8 @@ type narrowingError struct{ err error }
 func (e *narrowingError) Error() string { return "taking rights away: " + e.err.Error() }
 func (e *narrowingError) Unwrap() error { return e.err }
 
-// unbind deletes the RoleBinding where the Role gives what it must not and cannot be changed: because it is somebody
-// else's now, or because the API server refuses it for good. The pods lose what they need too, until the Role can be written.
+// unbind deletes the RoleBinding where the Role gives what it must not and cannot be changed: because it is
+// foreign now, or because the API server refuses it for good. The pods lose what they need too, until the Role can be written.
 // It returns what is to be reported.
 func (r *Reconciler) unbind(ctx context.Context, a *account, o observed, err error) error {
 	var foreign *foreignError
@@ -68,7 +68,7 @@ func (r *Reconciler) unbind(ctx context.Context, a *account, o observed, err err
 	return err
 }
 
-// permanent tells whether the API server refuses the request itself, so that it does no good to wait: a policy or a quota,
+// permanent reports whether the API server refuses the request itself, so that it does no good to wait: a policy or a quota,
 // what it takes for invalid, or an object that is too large. Not what passes: a conflict, a timeout, an overloaded server, an
 // admission webhook that does not answer, our own token that has expired. Nor what is gone, or going with its namespace.
 func permanent(err error) bool {

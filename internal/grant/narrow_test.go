@@ -60,8 +60,8 @@ func longPod(name string, audiences int) *corev1.Pod {
 	return p
 }
 
-// The review's case: 26 pods, each with 128 audiences of 511 bytes, make a Role that etcd does not take. What nobody needs
-// any more goes all the same, with or without the limits of the policy, and the pods are told.
+// The review's case: 26 pods, each with 128 audiences of 511 bytes, make a Role that etcd does not take. What is not needed
+// any more goes all the same, with or without the limits of the policy, and the pods get an event.
 func TestAGrantCannotBeFrozen(t *testing.T) {
 	for name, limits := range map[string]string{
 		"within the limits of the policy":                  "",
@@ -84,7 +84,7 @@ func TestAGrantCannotBeFrozen(t *testing.T) {
 					time.Sleep(delay / 2)
 				}
 				if audiences := contentOf(w.role()).audiences; slices.Contains(audiences, "to-be-revoked") {
-					t.Errorf("what nobody needs is still granted, with %d other audiences", len(audiences)-1)
+					t.Errorf("what is not needed is still granted, with %d other audiences", len(audiences)-1)
 				}
 				if len(w.events) < 25 {
 					t.Errorf("%d events, want one for each pod that is granted nothing", len(w.events))
@@ -94,7 +94,7 @@ func TestAGrantCannotBeFrozen(t *testing.T) {
 	}
 }
 
-// A policy that takes something away is in force although what pods declare besides cannot be written.
+// A policy that takes something away takes effect although what pods declare besides cannot be written.
 func TestRemovalsDoNotWaitForAdditions(t *testing.T) {
 	for name, refusal := range map[string]error{
 		"too large":              tooLarge(),

@@ -39,7 +39,7 @@ type content struct {
 	audiences []string
 }
 
-// empty tells whether there is nothing to grant. A list that is empty for another reason than the mode must never become a
+// empty reports whether there is nothing to grant. A list that is empty for another reason than the mode must never become a
 // rule: no resourceNames means all of them.
 func (c content) empty() bool { return len(c.lifetimes) == 0 }
 
@@ -65,7 +65,7 @@ func virtual(resource, verb string, names []string) rbacv1.PolicyRule {
 	return rbacv1.PolicyRule{APIGroups: []string{api.RBACGroup}, Resources: []string{resource}, ResourceNames: names, Verbs: []string{verb}}
 }
 
-// contentOf reads what a Role of ours gives. Rules of another shape, which we did not write, are passed over.
+// contentOf reads what the Role of a grant gives. Rules of another shape, which the controller does not write, are passed over.
 func contentOf(role *rbacv1.Role) content {
 	var c content
 	for _, rule := range role.Rules {
@@ -97,7 +97,7 @@ func (o owner) roleRef() rbacv1.RoleRef {
 	return rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: nameOf(o.Name)}
 }
 
-// owns tells whether the object's only owner is o. Where it is not, applying does not help: owner references are
+// owns reports whether the object's only owner is o. Where it is not, applying does not help: owner references are
 // merged by uid, and those of others would stay.
 func (o owner) owns(object metav1.Object) bool {
 	return equality.Semantic.DeepEqual(object.GetOwnerReferences(), o.references())
@@ -111,14 +111,14 @@ func labelled(object metav1.Object) bool {
 	return object.GetLabels()[labelManagedBy] == managedBy && object.GetLabels()[api.LabelGrant] == labelTrue
 }
 
-// isRole tells whether the Role on the server is the one that is wanted.
+// isRole reports whether the Role on the server is the one that is wanted.
 func (o owner) isRole(role *rbacv1.Role, c content) bool {
 	return role != nil && labelled(role) && o.owns(role) && sameRules(role.Rules, rules(o.Name, c))
 }
 
 func sameRules(a, b []rbacv1.PolicyRule) bool { return equality.Semantic.DeepEqual(a, b) }
 
-// isBinding tells whether the RoleBinding on the server is the one that is wanted.
+// isBinding reports whether the RoleBinding on the server is the one that is wanted.
 func (o owner) isBinding(binding *rbacv1.RoleBinding) bool {
 	return binding != nil && labelled(binding) && o.owns(binding) && binding.RoleRef == o.roleRef() &&
 		equality.Semantic.DeepEqual(binding.Subjects, o.subjects())
@@ -153,7 +153,7 @@ func (o owner) binding() *rbacv1ac.RoleBindingApplyConfiguration {
 	return binding
 }
 
-// serviceAccountOfGrant returns the ServiceAccount of a Role or RoleBinding of ours.
+// serviceAccountOfGrant returns the ServiceAccount of the Role or RoleBinding of a grant.
 func serviceAccountOfGrant(object metav1.Object) (types.NamespacedName, bool) {
 	name, ok := strings.CutPrefix(object.GetName(), api.GrantPrefix)
 	return types.NamespacedName{Namespace: object.GetNamespace(), Name: name}, ok && name != ""

@@ -47,7 +47,7 @@ func indexPod(object client.Object) []string {
 	return []string{serviceAccountOf(object.(*corev1.Pod))}
 }
 
-// finished tells whether the pod's containers have ended for good. A pod that is only terminating still refreshes.
+// finished reports whether the pod's containers have ended for good. A pod that is only terminating still refreshes.
 func finished(pod *corev1.Pod) bool {
 	return pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed
 }

@@ -291,7 +291,7 @@ var revision = regexp.MustCompile(`podtoken: guard revision (\d{1,9}) is enforce
 // authorization is how it begins the message when no authorizer allows the request.
 var authorization = regexp.MustCompile(`^\S+( "[^"]*")? is forbidden: User "`)
 
-// judgeAnswer tells whether the policy denied the request, with a text that is of the least revision, if it has any.
+// judgeAnswer reports whether the policy denied the request, with a text that is of the least revision, if it has any.
 func judgeAnswer(code int, body []byte, policy string, least int) (answer, string) {
 	if code >= http.StatusOK && code < http.StatusMultipleChoices {
 		return answerAllowed, ""
@@ -314,7 +314,7 @@ func judgeAnswer(code int, body []byte, policy string, least int) (answer, strin
 	return answerUnknown, text
 }
 
-// judgeRevision tells whether a denial is that of the text that is needed.
+// judgeRevision reports whether a denial is that of the text that is needed.
 func judgeRevision(message string, least int) (answer, string) {
 	enforced := 0
 	if match := revision.FindStringSubmatch(message); match != nil {
@@ -335,7 +335,7 @@ func statusText(code int, body []byte) string {
 	return fmt.Sprintf("the answer is HTTP %d: %s", code, cut(status.Message, maxReasonBytes))
 }
 
-// describe leaves out the URL, which the text around it names, and ports of ours, which differ each time.
+// describe leaves out the URL, which the text around it names, and local ports, which differ each time.
 func describe(err error) string {
 	if one, ok := errors.AsType[*url.Error](err); ok {
 		err = one.Err

@@ -17,6 +17,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
+
+	"github.com/podtoken/podtoken/internal/servertest"
 )
 
 const (
@@ -92,7 +94,7 @@ func (s *apiServer) prober() *prober {
 // The two requests are what the controller's own guard compares with, and go to each API server once.
 func TestProbe(t *testing.T) {
 	first, second := newAPIServer(t), newAPIServer(t)
-	closed := closedPort(t)
+	closed := servertest.FreePort(t)
 	first.knows(first.port(), second.port(), closed)
 	servers := first.prober().probe(t.Context())
 	states := map[string]string{}
@@ -191,13 +193,4 @@ func TestProbeOfStrangers(t *testing.T) {
 	if servers := p.probe(t.Context()); !strings.Contains(problemOfServers(servers), "--identity-token") {
 		t.Errorf("%+v", servers)
 	}
-}
-
-func closedPort(t *testing.T) int {
-	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = listener.Close() }()
-	return listener.Addr().(*net.TCPAddr).Port
 }

@@ -36,7 +36,7 @@ func (p *proven) start(elected <-chan struct{}) {
 	synctest.Wait()
 }
 
-// granted looks at shop/cart after a while, and tells whether that granted anything.
+// granted reconciles shop/cart after a while, and reports whether that granted anything.
 func (p *proven) granted(after time.Duration) bool {
 	p.t.Helper()
 	time.Sleep(after)
@@ -89,7 +89,7 @@ func TestNothingIsGrantedBeforeTheGuardIsProven(t *testing.T) {
 	})
 }
 
-// A guard that was away is proven anew, at once when its objects are there, and what is granted stays.
+// A guard that was away is proven again, at once when its objects are there, and what is granted stays.
 func TestARestoredGuardIsProvenAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newProven(t)

@@ -18,7 +18,7 @@ import (
 	"github.com/podtoken/podtoken/pkg/api"
 )
 
-// conflictInterval is how often to look whether somebody else's object is still in the way: the cache does not see it.
+// conflictInterval is how often to look whether a foreign object is still in the way: the cache does not see it.
 const conflictInterval = time.Minute
 
 // Reconciler makes the grant of one ServiceAccount what it should be.

@@ -114,7 +114,7 @@ func TestWhatOthersDidIsPutRight(t *testing.T) {
 			},
 			[]string{"force RoleBinding"},
 		},
-		"a RoleBinding of another Role, which nobody can change": {
+		"a RoleBinding of another Role, which cannot be changed": {
 			func(w *world) { binding := w.binding(); w.change(binding, func() { binding.RoleRef.Name = "admin" }) },
 			[]string{"delete RoleBinding", "apply RoleBinding"},
 		},

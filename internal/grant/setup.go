@@ -81,7 +81,7 @@ func SetUp(ctx context.Context, mgr manager.Manager, c Config) error {
 		MaxConcurrentReconciles: concurrency,
 		RateLimiter:             retries(),
 		EnableWarmup:            &warm, // A replica that becomes the leader has full caches.
-		// The name is in controller-runtime's own metrics only, which nobody reads here.
+		// The name is in controller-runtime's own metrics only, which are not used here.
 		SkipNameValidation: &skip,
 	})
 	if err != nil {

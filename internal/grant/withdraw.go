@@ -52,7 +52,7 @@ func (r *Reconciler) takeRights(ctx context.Context, a *account, o observed, wri
 	switch {
 	case err == nil:
 	case permanent(err):
-		// A policy of somebody else's, or podtoken-controller-guard of an earlier version after a rollback. A right that stays would be worse.
+		// A foreign policy, or podtoken-controller-guard of an earlier version after a rollback. A right that stays would be worse.
 		r.logger.Warn("Grant cannot be withdrawn in two steps; removing it at once", "namespace", o.Namespace, "serviceAccount", o.Name, "error", err)
 		return r.remove(ctx, a, o)
 	default:

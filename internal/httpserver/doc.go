@@ -1,4 +1,4 @@
-// Package httpserver keeps the HTTP servers of webhook and controller answering, whoever else connects to their ports: any
+// Package httpserver keeps the HTTP servers of webhook and controller answering, whatever else connects to their ports: any
 // Pod of the cluster reaches them unless a NetworkPolicy says otherwise.
 //
 // A Listener accepts every connection at once and bounds how many there are, in total and from one address; what makes room
@@ -6,7 +6,7 @@
 // header, because these are what a caller costs memory before net/http has seen a request. NewServer has the limits that
 // net/http itself knows.
 //
-// A handler that was called properly says so by Delivered. Nothing is known of who calls: with the API server's client
+// A handler that was called properly reports it by Delivered. Nothing is known of who calls: with the API server's client
 // certificate (--client-ca-file) strangers do not even get past the handshake.
 //
 // Do not add: handlers, knowledge of admission requests.

@@ -2,7 +2,6 @@ package httpserver
 
 import (
 	"bufio"
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -11,29 +10,13 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/podtoken/podtoken/internal/servertest"
 )
-
-type lockedBuffer struct {
-	mu     sync.Mutex
-	buffer bytes.Buffer
-}
-
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buffer.Write(p)
-}
-
-func (b *lockedBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buffer.String()
-}
 
 // serve runs a server that answers "ok" to requests, all of which count as delivered, and returns its address.
 func serve(t *testing.T, config Config, log io.Writer) string {
@@ -100,7 +83,7 @@ func closed(t *testing.T, connection net.Conn, what string) {
 
 // An idle connection that has delivered something outlives silent ones, and a new one always gets in.
 func TestRoomIsMade(t *testing.T) {
-	var log lockedBuffer
+	var log servertest.Buffer
 	address := serve(t, Config{Limits: Limits{Connections: 8, PerAddress: 6}}, &log)
 	idle := dialFrom(t, "127.0.0.2", address)
 	ask(t, idle)
@@ -196,7 +179,7 @@ func TestHandshakeIsSmall(t *testing.T) {
 	source := httptest.NewUnstartedServer(nil)
 	source.StartTLS()
 	defer source.Close()
-	var log lockedBuffer
+	var log servertest.Buffer
 	address := serve(t, Config{Limits: Limits{Connections: 8, PerAddress: 8}, TLS: source.TLS}, &log)
 	connection := dialFrom(t, "127.0.0.1", address)
 	// A handshake message of 64,000 bytes, in records of 16,000.
@@ -219,7 +202,7 @@ func TestHandshakeIsSmall(t *testing.T) {
 
 // Lines about panics name the caller, too.
 func TestPanicIsLogged(t *testing.T) {
-	var log lockedBuffer
+	var log servertest.Buffer
 	newErrorLog(slog.New(slog.NewJSONHandler(&log, nil))).Print("http: panic serving 192.0.2.1:4711: boom\ngoroutine 1")
 	if !strings.Contains(log.String(), `"remoteAddress":"192.0.2.1:4711"`) {
 		t.Errorf("log: %s", log.String())

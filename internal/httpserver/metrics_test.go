@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/podtoken/podtoken/internal/servertest"
 )
 
 // values returns the metrics of a registry by name and the last label.
@@ -61,7 +63,7 @@ func TestClosedConnectionsAreCounted(t *testing.T) {
 	registry := prometheus.NewRegistry()
 	metrics := NewMetrics(registry, "test")
 	eventually(t, registry, metricValues(0, 0, 0, 0))
-	var log lockedBuffer
+	var log servertest.Buffer
 	address := serve(t, Config{Metrics: metrics, Limits: Limits{Connections: 5, PerAddress: 4}, TLS: source.TLS}, &log)
 
 	// Six of one address: two of them in the middle of their handshake are closed for others.

@@ -58,7 +58,7 @@ func TestWhoMakesRoom(t *testing.T) {
 		total, perAddress int
 		steps, want       string
 	}{
-		"nobody below the limits": {
+		"none below the limits": {
 			4, 2, "a@192.0.2.1 b@192.0.2.1 c@198.51.100.1 d@198.51.100.1", "",
 		},
 		"at an address's limit, that of its connections that has delivered nothing for longest": {

@@ -47,7 +47,7 @@ func withBodyTimeout(next http.Handler) http.Handler {
 // connections there may be, the longer strangers need to use them up again, and the kubelet's probe to be answered.
 func PlainLimits() Limits { return Limits{Connections: 256, PerAddress: 192} }
 
-// Plain is a handler of metrics and probes: whoever asks for what there is has delivered a request.
+// Plain is a handler of metrics and probes: a request for what there is has been delivered.
 func Plain(handler http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		Delivered(r.Context())

@@ -37,7 +37,7 @@ type Request struct {
 // Rules is the number of rules, to recognise a policy by.
 func (p *Policy) Rules() int { return len(p.rules) }
 
-// RBAC tells whether Roles of administrators decide about audiences in the namespace, instead of the policy's rules.
+// RBAC reports whether Roles of administrators decide about audiences in the namespace, instead of the policy's rules.
 func (p *Policy) RBAC(namespace string) bool { return p.rbac.match(namespace) }
 
 // Check tells why the policy does not allow the pod's tokens; nil when it allows all of them.
@@ -95,7 +95,7 @@ func (p *Policy) notAllowed(r Request) string {
 	for i := range r.Tokens {
 		token := &r.Tokens[i]
 		if len(token.Audiences) > api.MaxAudiences {
-			continue // exceeded has it, and nobody needs to look at a million of them
+			continue // exceeded has it, and a million of them need not be listed
 		}
 		for _, audience := range token.Audiences {
 			isAPI := len(r.APIServerAudiences) == 0 || slices.Contains(r.APIServerAudiences, audience)

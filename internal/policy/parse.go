@@ -216,7 +216,7 @@ func nameProblem(pattern string, maxBytes int, special, text string) string {
 	return ""
 }
 
-// audienceProblem is the same rule as that for annotations: what an annotation cannot hold, nobody asks for.
+// audienceProblem is the same rule as that for annotations: what an annotation cannot hold is never requested.
 func audienceProblem(audience string) string {
 	switch {
 	case audience == "":

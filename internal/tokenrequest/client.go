@@ -37,13 +37,13 @@ import (
 
 const (
 	// requestTimeout is what the API server grants itself for a request (34 s, k8s.io/apiserver's handlers/create.go), and a
-	// little: a webhook of somebody that does not answer and is then ignored takes 10 s of it, the queue of priority and
+	// little: a foreign webhook that does not answer and is then ignored takes 10 s of it, the queue of priority and
 	// fairness up to 15.
 	requestTimeout = 35 * time.Second
 	// connectTimeout bounds each of the two steps of connecting. A connection that is being made outlives its request.
 	connectTimeout = 10 * time.Second
 	// pingAfter is how long a connection may be silent while a request waits, and pingTimeout how long it then has to show
-	// that there is still somebody.
+	// that the server is still there.
 	pingAfter   = 5 * time.Second
 	pingTimeout = 5 * time.Second
 	// idleTimeout closes connections that Idle was not called for.
@@ -201,7 +201,7 @@ func (c *Client) mint(ctx context.Context, spec api.TokenSpec, credential string
 	return token, nil
 }
 
-// extended is about a token that outlives its grant, which is never used: whoever steals it has it for a year. Admission, and
+// extended is about a token that outlives its grant, which is never used: a thief would have it for a year. Admission, and
 // with it the guard, cannot see it: the API server shortens a lifetime after admission, and extends what is then 3607 s.
 func extended(token sidecar.Token, spec api.TokenSpec) string {
 	granted := token.Expires.Sub(token.Claims.IssuedAt).Round(time.Second)

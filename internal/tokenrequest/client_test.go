@@ -15,6 +15,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/podtoken/podtoken/internal/servertest"
 	"github.com/podtoken/podtoken/internal/tokenrequest/fakeapi"
 	"github.com/podtoken/podtoken/pkg/api"
 	"github.com/podtoken/podtoken/pkg/sidecar"
@@ -288,7 +289,7 @@ func TestA401IsRetriedOnceAndOnlyWithAnotherCredential(t *testing.T) {
 			t.Error(diff, server.Requests())
 		}
 	})
-	// rotating is a server that refuses once and has the kubelet replace the file meanwhile.
+	// rotating is a server that refuses once and has the kubelet replace the file before the next request.
 	rotating := func(t *testing.T, accepted string) (*Client, *fakeapi.Server) {
 		server := fakeapi.Start(t)
 		c, dir := client(t, server)
@@ -417,12 +418,7 @@ func TestACredentialThatIsNoHeaderIsNotSaid(t *testing.T) {
 func TestNobodyListens(t *testing.T) {
 	server := fakeapi.Start(t)
 	c, _ := client(t, server)
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	listener.Close()
-	c.endpoint = "https://" + listener.Addr().String() + "/"
+	c.endpoint = "https://" + servertest.FreeAddress(t) + "/"
 	if e := failure(t, c); e.Class != "Network" || !strings.Contains(e.Message, "connection refused") {
 		t.Error(e)
 	}
@@ -440,7 +436,7 @@ func TestAServerThatNeverAnswersIsLeft(t *testing.T) {
 	}
 }
 
-// A validating webhook of somebody that does not answer takes ten seconds of the request before it is ignored.
+// A foreign validating webhook that does not answer takes ten seconds of the request before it is ignored.
 func TestAnAnswerThatTakesElevenSecondsIsTaken(t *testing.T) {
 	t.Parallel()
 	server := fakeapi.Start(t)

@@ -141,7 +141,7 @@ func (r *Reader) leave() {
 	}
 }
 
-// is tells whether a value of the kind is next. If not, the value is taken; null is taken without an error.
+// is reports whether a value of the kind is next. If not, the value is taken; null is taken without an error.
 func (r *Reader) is(kind jsontext.Kind, want string) bool {
 	if r.syntax != nil {
 		return false
@@ -209,7 +209,7 @@ func (r *Reader) String() string {
 	return unquote(r.next())
 }
 
-// Null tells whether null is next, and takes it.
+// Null reports whether null is next, and takes it.
 func (r *Reader) Null() bool {
 	if r.syntax != nil || r.decoder.PeekKind() != 'n' {
 		return false

@@ -79,12 +79,12 @@ func (p *plan) conflicts() []problem {
 	return problems
 }
 
-// hides tells whether a mount of our own volume is at our mount path and not what we would mount there.
+// hides reports whether a mount of our own volume is at our mount path and not what we would mount there.
 func (p *plan) hides(mount VolumeMount) bool {
 	return path.Clean(mount.MountPath) == p.req.mountPath && (mount.SubPath != "" || mount.SubPathExpr != "")
 }
 
-// present tells whether the pod has what the status annotation describes: the sidecar, or the projected volume.
+// present reports whether the pod has what the status annotation describes: the sidecar, or the projected volume.
 func (p *plan) present() bool {
 	if !p.req.projected {
 		return p.own >= 0

@@ -16,7 +16,7 @@ import (
 //	 1   no pod, no configuration                                     Error      Malformed, Internal
 //	 2   the operation is not CREATE                                  Skipped    NotCreate
 //	 3   mirror pod (annotation kubernetes.io/config.mirror)          Skipped    MirrorPod
-//	 4   no annotation of ours, status apart                          Skipped    NoAnnotation
+//	 4   no annotation of podtoken, status apart                      Skipped    NoAnnotation
 //	 5   inject: "false" (nothing else is looked at)                  Skipped    SwitchedOff
 //	 6   inject is neither "true" nor "false"                         Denied     InvalidValue
 //	 7   Windows, by spec.os, nodeSelector or required node affinity  Denied     Unsupported

@@ -104,7 +104,7 @@ type parser struct {
 	problems  []problem
 }
 
-// parse reads the annotations of a pod that has at least one of ours. It reports all problems, in a fixed order: the
+// parse reads the annotations of a pod that has at least one of podtoken's. It reports all problems, in a fixed order: the
 // profiles, the switch, the keys (sorted), the settings of the pod, the tokens (by name). With problems the request is not complete.
 func parse(annotations map[string]string, cfg *Config) (*request, []problem) {
 	p := &parser{annotations: annotations, limits: &cfg.Tokens}
@@ -160,7 +160,7 @@ func (p *parser) fail(key, value string, err error) {
 	}
 	shown := quote(value)
 	if strings.HasPrefix(key, api.AnnotationTemplateOf) || strings.HasPrefix(key, api.AnnotationKubeconfigCAOf) {
-		shown = "the value" // somebody may have put a secret there
+		shown = "the value" // it may contain a secret
 	}
 	p.add(reason, "%s: %s %s", p.label(key), shown, err)
 }
@@ -225,7 +225,7 @@ func (p *parser) tokens(req *request, names []string) {
 	}
 }
 
-// own tells whether the pod itself has the annotation.
+// own reports whether the pod itself has the annotation.
 func (p *parser) own(key string) bool {
 	_, set := p.annotations[key]
 	_, ofProfile := p.profile[key]

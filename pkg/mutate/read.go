@@ -24,7 +24,7 @@ func (p *Pod) UnmarshalJSON(data []byte) error {
 }
 
 // ReadPod reads a pod, nil for null. Its strings are parts of the reader's document. The spec is not read when the metadata,
-// which an API server sends first, has no annotation of ours: then nothing depends on it.
+// which an API server sends first, has no annotation of podtoken: then nothing depends on it.
 func ReadPod(r *jsonread.Reader) *Pod {
 	if r.Null() {
 		return nil
@@ -67,7 +67,7 @@ func readMetadata(r *jsonread.Reader) (m Metadata) {
 	return m
 }
 
-// matters tells whether a decision can depend on the annotation. Others may be long: kubectl keeps whole manifests there.
+// matters reports whether a decision can depend on the annotation. Others may be long: kubectl keeps whole manifests there.
 func matters(annotation string) bool {
 	return hasPrefix(annotation) || annotation == api.AnnotationSafeToEvict || annotation == api.AnnotationMirrorPod
 }

@@ -130,7 +130,7 @@ func parsePath(value string) (string, error) {
 	return value, nil
 }
 
-// isNameRune tells whether r is one of A-Z a-z 0-9 _ -.
+// isNameRune reports whether r is one of A-Z a-z 0-9 _ -.
 func isNameRune(r rune) bool {
 	return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '_' || r == '-'
 }
@@ -236,7 +236,7 @@ func parseWait(value string) (string, error) {
 	return "", fmt.Errorf("is not allowed: use %q, %q or %q", api.WaitTrue, api.WaitFalse, api.WaitStrict)
 }
 
-// parseDelivery tells whether it is DeliveryProjected.
+// parseDelivery reports whether it is DeliveryProjected.
 func parseDelivery(value string) (bool, error) {
 	if value != api.DeliverySidecar && value != api.DeliveryProjected {
 		return false, fmt.Errorf("is not allowed: use %q or %q", api.DeliverySidecar, api.DeliveryProjected)
@@ -329,7 +329,7 @@ func resourceProblems(resources corev1.ResourceRequirements) []string {
 	return problems
 }
 
-// isTokenName tells whether it is a DNS label of at most MaxTokenNameLength characters.
+// isTokenName reports whether it is a DNS label of at most MaxTokenNameLength characters.
 func isTokenName(name string) bool {
 	bad := func(r rune) bool { return (r < 'a' || r > 'z') && (r < '0' || r > '9') && r != '-' }
 	return name != "" && len(name) <= api.MaxTokenNameLength && !strings.ContainsFunc(name, bad) && name[0] != '-' && name[len(name)-1] != '-'

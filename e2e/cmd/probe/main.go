@@ -10,7 +10,7 @@
 //	probe kill PROGRAM            sends SIGKILL to the processes that run PROGRAM
 //	probe stop PROGRAM ARGUMENT…  sends SIGTERM to the processes that run PROGRAM with these first arguments
 //	probe harass TIMES PROGRAM FILE
-//	                              has PROGRAM replace FILE and kills it meanwhile, again and again
+//	                              has PROGRAM replace FILE and kills it while it does, again and again
 //	probe connect ADDRESS         opens a TCP connection, within three seconds
 //	probe hold -kind KIND [-connections NUMBER] [-for TIME] ADDRESS…
 //	                              holds connections to webhooks open (attack.Hold), and prints an attack.Held

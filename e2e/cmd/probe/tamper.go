@@ -9,7 +9,7 @@ import (
 	"syscall"
 )
 
-// tampering is what somebody may do to a file of his own user, by name. A file of mode 0400 is made writable for as long as
+// tampering is what a process may do to a file of its own user, by name. A file of mode 0400 is made writable for as long as
 // it takes.
 var tampering = map[string]func(path string) error{
 	"delete": os.RemoveAll,
@@ -34,7 +34,7 @@ var tampering = map[string]func(path string) error{
 	"folder": func(path string) error {
 		return errors.Join(os.RemoveAll(path), os.Mkdir(path, 0o755)) //nolint:gosec // the same
 	},
-	// One that nobody can replace without losing what is in it.
+	// One that cannot be replaced without losing what is in it.
 	"full-folder": func(path string) error {
 		return errors.Join(os.RemoveAll(path), os.MkdirAll(filepath.Join(path, "something"), 0o755)) //nolint:gosec // the same
 	},

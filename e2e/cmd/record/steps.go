@@ -17,7 +17,7 @@ import (
 	"github.com/podtoken/podtoken/pkg/api"
 )
 
-// create creates a pod with annotations of ours, without their prefix.
+// create creates a pod with podtoken's annotations, without their prefix.
 func (s *scenario) create(ctx context.Context, namespace, name, account string, annotations map[string]string, dryRun bool) (*corev1.Pod, error) {
 	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name, Annotations: map[string]string{}}}
 	for key, value := range annotations {

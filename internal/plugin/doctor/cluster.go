@@ -172,7 +172,7 @@ func holder(lease *coordinationv1.Lease) string {
 	return name
 }
 
-// issuer looks at what receivers of tokens need: discovery document and keys.
+// issuer looks at what validating services need: discovery document and keys.
 func (d *doctor) issuer(ctx context.Context) {
 	const check = "issuer"
 	discovery, err := installation.Discover(ctx, d.cluster)

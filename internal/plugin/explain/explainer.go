@@ -137,7 +137,7 @@ func containers(content []byte) ([]Container, error) {
 	return found, nil
 }
 
-// asks tells whether a pod has annotations of ours.
+// asks reports whether a pod has annotations of podtoken.
 func asks(pod *manifest.Pod) bool {
 	annotations := pod.Annotations()
 	for key := range annotations {
@@ -213,7 +213,7 @@ func resourceOf(owner *metav1.OwnerReference) string {
 	return strings.ToLower(owner.Kind) + "." + version + "." + group
 }
 
-// reach tells whether the webhook is called for the pod at all.
+// reach reports whether the webhook is called for the pod at all.
 func (x *explainer) reach(ctx context.Context, s *subject, r *Report) error {
 	if x.found.Registration == nil && x.found.RegistrationErr == nil {
 		r.Findings.Add(plugin.Problem, checkInstallation, "there is no MutatingWebhookConfiguration with the webhook %s: nobody calls the webhook; an administrator has to "+

@@ -2,7 +2,6 @@
 package apps
 
 import (
-	"bytes"
 	"crypto/rand"
 	"net/http"
 	"net/http/httptest"
@@ -16,6 +15,7 @@ import (
 	"time"
 
 	"github.com/podtoken/podtoken/internal/atomicfile"
+	"github.com/podtoken/podtoken/internal/servertest"
 )
 
 // file is the token's place: in a folder of its own, as with podtoken.dev/path.
@@ -49,25 +49,7 @@ func (s *service) calls() []string {
 	return append([]string(nil), s.headers...)
 }
 
-// output is what an application says.
-type output struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.text.Write(p)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.text.String()
-}
-
-func eventually(t *testing.T, what string, said *output, done func() bool) {
+func eventually(t *testing.T, what string, said *servertest.Buffer, done func() bool) {
 	t.Helper()
 	for end := time.Now().Add(30 * time.Second); !done(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
@@ -135,7 +117,7 @@ func TestApplications(t *testing.T) {
 			write(token)
 			issued := map[string]bool{"Bearer " + token: true}
 
-			called, said := newService(t), &output{}
+			called, said := newService(t), &servertest.Buffer{}
 			app := exec.CommandContext(t.Context(), args[0], args[1:]...)
 			app.Env = append(os.Environ(), "VAULT_TOKEN_FILE="+filepath.Join(dir, file), "SERVICE_URL="+called.URL, "EVERY_SECONDS="+everySeconds)
 			app.Stdout, app.Stderr = said, said
@@ -196,7 +178,7 @@ func TestApplicationsWithoutAFile(t *testing.T) {
 	for name, command := range commands {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			args, called, said := command(t), newService(t), &output{}
+			args, called, said := command(t), newService(t), &servertest.Buffer{}
 			app := exec.CommandContext(t.Context(), args[0], args[1:]...)
 			app.Env = append(os.Environ(), "VAULT_TOKEN_FILE="+filepath.Join(t.TempDir(), "vault"), "SERVICE_URL="+called.URL, "EVERY_SECONDS="+everySeconds)
 			app.Stdout, app.Stderr = said, said

@@ -1,4 +1,4 @@
-// Package config decodes and checks what a sidecar is told: the arguments that the webhook wrote and the pod's identity.
+// Package config decodes and checks the configuration of a sidecar: the arguments that the webhook wrote and the pod's identity.
 //
 // It does no I/O, and runs in every pod of podtoken's users: the standard library, pkg/api and pkg/tokenfile only.
 package config
@@ -172,7 +172,7 @@ func validateToken(spec api.TokenSpec) error {
 	return nil
 }
 
-// IsHidden tells whether path is that of a token which applications read in another format.
+// IsHidden reports whether path is that of a token which applications read in another format.
 func IsHidden(token, path string) bool { return isLabel(token) && path == api.TokenPrefix+token }
 
 // Paths are those of all files of a token, its own first.
@@ -209,7 +209,7 @@ func isLabel(name string) bool {
 	return name != "" && len(name) <= api.MaxTokenNameLength
 }
 
-// IsFilePath tells whether path may be a token's file. It is asked of the paths in the status file as well.
+// IsFilePath reports whether path may be a token's file. It is asked of the paths in the status file as well.
 func IsFilePath(path string) bool {
 	if !fs.ValidPath(path) || path == "." || len(path) > 1024 || hasControl(path) {
 		return false

@@ -118,8 +118,8 @@ func Segments(token string) (header, claims json.RawMessage, err error) {
 	return decoded[0], decoded[1], nil
 }
 
-// HasAudiences tells whether the token is for exactly the given audiences, in any order: one more would be a receiver
-// that nobody asked for.
+// HasAudiences reports whether the token is for exactly the given audiences, in any order: one more would be a validating
+// service that was not requested.
 func (c Claims) HasAudiences(wanted []string) bool {
 	if len(c.Audiences) != len(wanted) {
 		return false

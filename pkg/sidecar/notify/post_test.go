@@ -102,7 +102,7 @@ func TestPostErrors(t *testing.T) {
 	_ = listener.Close()
 	err = newPoster("http://"+address+"/reload?key=hidden", "v1").deliver(t.Context(), []string{"a"})
 	if !errors.As(err, new(absentError)) || !strings.Contains(err.Error(), "connection refused") {
-		t.Errorf("nobody listens: %v", err)
+		t.Errorf("no listener: %v", err)
 	}
 	if strings.Contains(err.Error(), "hidden") {
 		t.Errorf("the query is in the error: %v", err)

@@ -91,10 +91,10 @@ func (s *Source) Token() (*oauth2.Token, error) { return s.TokenContext(context.
 //	current token             answer                                request to the API server
 //	fresh                     the token                             none
 //	past its refresh time     the token                             started, not waited for
-//	refused by a receiver     the new one; the old if that fails    waited for
+//	rejected by a service     the new one; the old if that fails    waited for
 //	none, or expired          the new one, or the error             waited for
 //
-// After a failure the next request comes after a pause, of one second at first and a minute at last; who asks meanwhile gets
+// After a failure the next request comes after a pause, of one second at first and a minute at last; a call in between gets
 // what the table says for a request that fails, with the error of before.
 func (s *Source) TokenContext(ctx context.Context) (*oauth2.Token, error) {
 	s.mu.Lock()
@@ -128,11 +128,11 @@ func (s *Source) TokenContext(ctx context.Context) (*oauth2.Token, error) {
 	}
 }
 
-// Refused implements tokensource.Source: a receiver answered 401. If that was the current token, the next TokenContext asks for another.
+// Refused implements tokensource.Source: a validating service answered 401. If that was the current token, the next TokenContext asks for another.
 func (s *Source) Refused(accessToken string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	// A receiver that refuses every token must not make of each request to it one to the API server.
+	// A service that rejects every token must not make of each request to it one to the API server.
 	if s.current != nil && s.current.token == accessToken && s.current.age(time.Now()) > minBackoff {
 		refused := *s.current
 		refused.refused = true
@@ -140,7 +140,7 @@ func (s *Source) Refused(accessToken string) {
 	}
 }
 
-// start asks the API server, unless somebody does already. The request does not end with the one who started it: others wait for
+// start asks the API server, unless a request is on its way already. It does not end with the caller that started it: others wait for
 // it too.
 func (s *Source) start(ctx context.Context) <-chan singleflight.Result {
 	return s.flight.DoChan("", func() (any, error) {
@@ -198,8 +198,8 @@ func (s *Source) mint(ctx context.Context) (*minted, error) {
 	return &minted{token: answer.Status.Token, asked: asked, lifetime: lifetime, refreshAfter: refreshAfter}, nil
 }
 
-// age is the longer of what both clocks say: the monotonic one stands still while a machine is suspended, and somebody may set
-// the other back.
+// age is the longer of what both clocks say: the monotonic one stands still while a machine is suspended, and the
+// other may be set back.
 func (m *minted) age(now time.Time) time.Duration {
 	return max(now.Sub(m.asked), now.Round(0).Sub(m.asked.Round(0)))
 }

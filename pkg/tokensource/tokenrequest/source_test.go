@@ -134,7 +134,7 @@ func TestRequest(t *testing.T) {
 	})
 }
 
-// Ten thousand callers of a new source cost one request, and one at the time of the refresh, for which nobody waits.
+// Ten thousand callers of a new source cost one request, and one at the time of the refresh, for which no caller waits.
 func TestOneRequestAtATime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &server{}
@@ -275,7 +275,7 @@ func TestCallerGivesUp(t *testing.T) {
 	})
 }
 
-// A refused token is replaced at once; where that fails, it is used on. A receiver that refuses everything costs one request
+// A rejected token is refreshed at once; where that fails, it is used on. A service that rejects everything costs one request
 // in a second, not one for each call.
 func TestRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
