@@ -194,7 +194,7 @@ func (a *arena) run(t *testing.T, r race) {
 	if found == 0 && !safe() {
 		t.Errorf("%s: a guard that lets go did not let go in %d requests: this race tests nothing", r.name, control.All().Sum())
 	}
-	if total.Sum(attack.ByGuard) == 0 || total.Sum(attack.ByRBAC) == 0 || !r.neverAllowed && total.Sum(attack.Allowed) == 0 {
+	if total.Sum(attack.ByGuard) == 0 || total.Sum(attack.ByRBAC, attack.ByAuthentication) == 0 || !r.neverAllowed && total.Sum(attack.Allowed) == 0 {
 		t.Errorf("%s: the requests have not met the withdrawal: %v", r.name, total.ByOutcome())
 	}
 }

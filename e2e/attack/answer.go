@@ -97,6 +97,8 @@ const (
 	ByGuard      = "403 guard"
 	ByRBAC       = "403 RBAC"
 	ByOthers     = "403 others"
+	// ByAuthentication is for a credential that has ended, as with its ServiceAccount.
+	ByAuthentication = "401"
 	// NoAnswer is a connection that the server has closed.
 	NoAnswer = "no answer"
 )
