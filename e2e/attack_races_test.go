@@ -46,6 +46,7 @@ func TestRacesAgainstWithdrawals(t *testing.T) {
 	a.accountMadeAnew(t)
 	a.compromisedController(t)
 	a.copiedGrant(t)
+	a.handedOn(t)
 	a.uninstalled(t)
 }
 

@@ -87,7 +87,7 @@ func TestWhatTheGuidesSay(t *testing.T) {
 	}
 	policies, err := testCluster.Kubectl(t.Context(), nil, "get", "validatingadmissionpolicies,validatingadmissionpolicybindings", "-o", "name")
 	must(t, err, "listing policies")
-	for _, name := range []string{"podtoken-guard", "podtoken-controller-guard", "podtoken-enforce", "podtoken-ephemeralcontainers"} {
+	for _, name := range []string{"podtoken-guard", "podtoken-controller-guard", "podtoken-grants", "podtoken-enforce", "podtoken-ephemeralcontainers"} {
 		for _, kind := range []string{"validatingadmissionpolicy", "validatingadmissionpolicybinding"} {
 			if !strings.Contains(policies, kind+".admissionregistration.k8s.io/"+name+"\n") {
 				t.Errorf("there is no %s %s", kind, name)

@@ -50,9 +50,9 @@ func TestPoliciesFailClosed(t *testing.T) {
 			}
 		}
 		slices.Sort(names)
-		want := []string{"podtoken-controller-guard", "podtoken-enforce", "podtoken-ephemeralcontainers", "podtoken-guard", "podtoken-guard-strict"}
+		want := []string{"podtoken-controller-guard", "podtoken-enforce", "podtoken-ephemeralcontainers", "podtoken-grants", "podtoken-guard", "podtoken-guard-strict"}
 		if strings.HasSuffix(path, "full.yaml") { // static guard, and namespaces of mode rbac
-			want = []string{"podtoken-controller-guard", "podtoken-enforce", "podtoken-ephemeralcontainers", "podtoken-rbac"}
+			want = []string{"podtoken-controller-guard", "podtoken-enforce", "podtoken-ephemeralcontainers", "podtoken-grants", "podtoken-rbac"}
 		}
 		if !slices.Equal(names, want) {
 			t.Errorf("policies %q, want %q", names, want)

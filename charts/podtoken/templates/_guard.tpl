@@ -50,11 +50,11 @@ callers choose is quoted, and cut.
     - name: byGrant
       expression: >-
         variables.allowed && variables.create.reason()
-        .matches('^RBAC: allowed by (RoleBinding "podtoken:|(Cluster)?RoleBinding "([^"\\\\]|\\\\.)*" of (Cluster)?Role "podtoken:)')
+        .matches({{ include "podtoken.guard.reasonOfGrant" . }})
     - name: unknownReason
       expression: >-
         variables.allowed && request.userInfo.username.startsWith('system:serviceaccount:') &&
-        !variables.create.reason().matches('^RBAC: allowed by (Cluster)?RoleBinding "([^"\\\\]|\\\\.)*" of (Cluster)?Role "([^"\\\\]|\\\\.)*" to ')
+        !variables.create.reason().matches({{ include "podtoken.guard.reasonOfRBAC" . }})
     {{- include "podtoken.guard.unguarded" . | nindent 4 }}
     # Rows 2, 4, 5, 7, 8 and 10. The mark comes first: what takes it takes the right before, or with it.
     - name: guarded
@@ -223,6 +223,14 @@ metadata:
   annotations:
     helm.sh/resource-policy: keep
   {{- end }}
+{{- end -}}
+
+{{/* The reasons of RBAC's decisions, as strings of CEL: by a grant, or by any binding. */}}
+{{- define "podtoken.guard.reasonOfGrant" -}}
+'^RBAC: allowed by (RoleBinding "podtoken:|(Cluster)?RoleBinding "([^"\\\\]|\\\\.)*" of (Cluster)?Role "podtoken:)'
+{{- end -}}
+{{- define "podtoken.guard.reasonOfRBAC" -}}
+'^RBAC: allowed by (Cluster)?RoleBinding "([^"\\\\]|\\\\.)*" of (Cluster)?Role "([^"\\\\]|\\\\.)*" to '
 {{- end -}}
 
 {{/* The answers of the authorizer that both guards ask for. */}}

@@ -229,7 +229,7 @@ func TestNames(t *testing.T) {
 				t.Errorf("the webhook configuration is not named %s:\n%s", test.want, out)
 			}
 			names := values(out, "name")
-			for _, suffix := range []string{"-webhook", "-webhook-ca", "-webhook-tls", "-webhook-selfsigned", "-controller", "-controller-guard", "-guard", "-enforce", "-ephemeralcontainers", "-policy"} {
+			for _, suffix := range []string{"-webhook", "-webhook-ca", "-webhook-tls", "-webhook-selfsigned", "-controller", "-controller-guard", "-guard", "-grants", "-enforce", "-ephemeralcontainers", "-policy"} {
 				if !slices.Contains(names, test.want+suffix) {
 					t.Errorf("nothing is named %s", test.want+suffix)
 				}

@@ -98,7 +98,7 @@ func (d *doctor) describePolicy() (plugin.Level, string) {
 func (d *doctor) policies(ctx context.Context) {
 	const check = "admission policy"
 	client := d.cluster.Client.AdmissionregistrationV1()
-	for _, suffix := range []string{"-guard", "-controller-guard", "-enforce", "-ephemeralcontainers"} {
+	for _, suffix := range []string{"-guard", "-controller-guard", "-grants", "-enforce", "-ephemeralcontainers"} {
 		name := d.found.Name + suffix
 		policy, err := client.ValidatingAdmissionPolicies().Get(ctx, name, metav1.GetOptions{})
 		if err == nil {
