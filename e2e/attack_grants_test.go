@@ -95,9 +95,10 @@ func (a *arena) handedOn(t *testing.T) {
 		"a finalizer and an owner": {grant, func(h *heirs) error {
 			root, err := h.client.CoreV1().ConfigMaps(h.name).Get(t.Context(), "kube-root-ca.crt", metav1.GetOptions{})
 			must(t, err, "reading a ConfigMap")
+			owner := h.granted("frozen", audienceDeclared).OwnerReferences[0]
 			_, err = h.mallory.RbacV1().Roles(h.name).Patch(t.Context(), api.GrantPrefix+"frozen", types.MergePatchType, mustJSON(t, map[string]any{
 				"metadata": map[string]any{"finalizers": []string{"example.com/keep"}, "ownerReferences": []metav1.OwnerReference{
-					{APIVersion: "v1", Kind: "ConfigMap", Name: root.Name, UID: root.UID}}}}), metav1.PatchOptions{})
+					owner, {APIVersion: "v1", Kind: "ConfigMap", Name: root.Name, UID: root.UID}}}}), metav1.PatchOptions{})
 			return err
 		}, func(h *heirs) error {
 			// Without the policy the controller has to get along with it: the grant goes nevertheless.

@@ -15,6 +15,7 @@
 //	controller compromised                          e2e TestRacesAgainstWithdrawals: compromisedController
 //	grant copied into another namespace             e2e TestRacesAgainstWithdrawals: copiedGrant
 //	helm uninstall                                  e2e TestRacesAgainstWithdrawals: uninstalled
+//	grant handed on, lent, frozen (no race)         e2e TestRacesAgainstWithdrawals: handedOn; hack/policies TestGrantsStay
 //	the engine itself                               e2e/attack TestRaceFindsTheGuardThatLetsGo
 //
 // Token requests with a pod's credential: the rows of TokenRequests, in e2e TestGuard, which sends all of them a second time
