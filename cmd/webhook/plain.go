@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -46,7 +45,9 @@ func (s *server) serveReadyz(w http.ResponseWriter, r *http.Request) {
 	if s.identity.Current() == nil {
 		missing = append(missing, "identity: no token of our own was read yet")
 	}
-	if err := s.probeTLS(ctx, time.Now()); err != nil {
+	if s.certificate.Current() == nil {
+		missing = append(missing, "tls: no serving certificate was read yet")
+	} else if err := s.probe.result(ctx, probeTimeout, s.probeTLS); err != nil {
 		missing = append(missing, "tls: "+err.Error())
 	}
 	if len(missing) > 0 {
@@ -56,12 +57,9 @@ func (s *server) serveReadyz(w http.ResponseWriter, r *http.Request) {
 	_, _ = fmt.Fprintln(w, "ok")
 }
 
-// probeTLS connects to our own webhook as an API server would, and checks that the certificate it gets is valid at the
-// time now. Whether a client trusts it is for the client to say: we do not know its CA.
-func (s *server) probeTLS(ctx context.Context, now time.Time) error {
-	if s.certificate.Current() == nil {
-		return errors.New("no serving certificate was read yet")
-	}
+// probeTLS connects to our own webhook as an API server would, and checks that the certificate it gets is valid now.
+// Whether a client trusts it is for the client to say: we do not know its CA.
+func (s *server) probeTLS(ctx context.Context) error {
 	wire, err := new(net.Dialer).DialContext(ctx, "tcp", s.options.webhookBindAddress)
 	if err != nil {
 		return fmt.Errorf("connecting to %s: %w", s.options.webhookBindAddress, err)
@@ -76,7 +74,7 @@ func (s *server) probeTLS(ctx context.Context, now time.Time) error {
 		return fmt.Errorf("connecting to %s: %w", s.options.webhookBindAddress, err)
 	}
 	served := connection.ConnectionState().PeerCertificates[0] // a server always has one in TLS 1.3
-	return checkValidity(served, now)
+	return checkValidity(served, time.Now())
 }
 
 func checkValidity(certificate *x509.Certificate, now time.Time) error {

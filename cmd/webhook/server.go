@@ -47,6 +47,7 @@ type server struct {
 	webhook     *http.Server
 	plain       *http.Server
 	connections *httpserver.Metrics
+	probe       limitedProbe
 	probes      probes
 	draining    atomic.Bool
 }

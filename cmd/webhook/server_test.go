@@ -128,9 +128,7 @@ func TestDrains(t *testing.T) {
 		}
 		return nil
 	})
-	if err := p.notReady("draining: ", "tls: connecting to "); err != nil {
-		t.Error(err)
-	}
+	eventually(t, "the closed listener is seen", func() error { return p.notReady("draining: ", "tls: connecting to ") }) // in a second
 
 	if _, err := io.WriteString(inFlight, review[100:]); err != nil {
 		t.Fatal(err)

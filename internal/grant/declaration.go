@@ -3,18 +3,14 @@ package grant
 import (
 	"crypto/sha256"
 	"encoding/binary"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"runtime"
 	"slices"
 	"strings"
-	"sync"
 	"time"
-	"weak"
 
-	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/podtoken/podtoken/pkg/api"
 )
@@ -28,9 +24,11 @@ const (
 	// maxDeclaredBytes is how many bytes of names and audiences are kept of one pod: the audiences of 16 tokens (the
 	// default of tokens.maxPerPod), each with the most audiences of the greatest length, and some for their names.
 	maxDeclaredBytes = 72 << 10
-	// maxNamespaceBytes is how many bytes are kept of all different declarations in one namespace. Pods that declare the
-	// same, as those of a Deployment do, share them, so that it takes some 2,000 different declarations of usual size.
+	// maxNamespaceBytes is how many bytes are kept of all different declarations in one namespace. Pods of a ServiceAccount that
+	// declare the same, as those of a Deployment do, share them, so that it takes some 2,000 different declarations of usual size.
 	maxNamespaceBytes = 2 << 20
+	// maxProblemsBytes is the same for sidecars that cannot be understood. They have a room of their own, and take none of the others.
+	maxProblemsBytes = 256 << 10
 	// declarationBytes is what a declaration costs beside its texts.
 	declarationBytes = 1 << 10
 	// maxKeptName is how many bytes of a token's name are kept: more than a message quotes.
@@ -43,142 +41,34 @@ const (
 
 // declaration is what is kept of a pod's sidecar: that by which it is granted something. It does not change.
 type declaration struct {
-	// kept is the list of init containers of each pod with this declaration. It keeps the declaration in memory; its one
-	// argument finds it again.
-	kept [1]corev1.Container
+	account types.NamespacedName
+	key     string
 	// tokens have a name, audiences and a lifetime only.
 	tokens []api.TokenSpec
 	// problem tells why there are no tokens.
 	problem string
 }
 
-// errCrowded is the problem of pods for whose declaration the namespace has no room.
-var errCrowded = fmt.Errorf("the pods of its namespace declare too many different tokens: podtoken keeps %d KiB of different declarations "+
-	"in a namespace. Delete pods with tokens of their own, then this one", maxNamespaceBytes>>10)
-
-// crowded is shared by all of them.
-var crowded = newDeclaration("crowded", nil, errCrowded.Error())
-
-func newDeclaration(key string, tokens []api.TokenSpec, problem string) *declaration {
-	d := &declaration{tokens: tokens, problem: problem}
-	d.kept[0] = corev1.Container{Name: api.ContainerName, Args: []string{key}}
-	return d
-}
-
-// declarations are all of them, each once in a namespace and as long as a pod has it.
-type declarations struct {
-	mu         sync.Mutex
-	namespaces map[string]*namespaceDeclarations
-	// limit is maxNamespaceBytes.
-	limit     int
-	collected time.Time
-}
-
-type namespaceDeclarations struct {
-	all   map[string]keptDeclaration
-	bytes int
-}
-
-type keptDeclaration struct {
-	value weak.Pointer[declaration]
-	bytes int
-}
-
-// declared are those of the pods in the cache, which this process has one of.
-var declared = &declarations{limit: maxNamespaceBytes}
-
-// of returns the declaration of a sidecar with these arguments.
-func (s *declarations) of(namespace string, args []string) *declaration {
+// newDeclaration returns what a sidecar with these arguments declares, and what it costs to keep it.
+func newDeclaration(account types.NamespacedName, args []string) (d *declaration, size int) {
 	tokens, err := parseTokens(args)
 	problem := ""
 	if err != nil {
 		problem = cut(err.Error(), maxProblemBytes)
 	}
-	key, size := keyOf(tokens, problem)
-
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	n := s.namespaces[namespace]
-	if n == nil {
-		n = &namespaceDeclarations{all: map[string]keptDeclaration{}}
-		if s.namespaces == nil {
-			s.namespaces = map[string]*namespaceDeclarations{}
-		}
-		s.namespaces[namespace] = n
-	}
-	there, known := n.all[key]
-	if d := there.value.Value(); d != nil {
-		return d
-	}
-	if !known && n.bytes+size > s.limit && !s.makeRoom(n, size) {
-		return crowded
-	}
-	if !known {
-		n.bytes += size
-	}
-	d := newDeclaration(key, tokens, problem)
-	n.all[key] = keptDeclaration{value: weak.Make(d), bytes: size}
-	runtime.AddCleanup(d, func(key string) { s.drop(namespace, key) }, key)
-	return d
-}
-
-// makeRoom reports whether there is room when those are gone that no pod has any more.
-func (s *declarations) makeRoom(n *namespaceDeclarations, size int) bool {
-	if now := time.Now(); now.Sub(s.collected) >= collectInterval {
-		runtime.GC()
-		s.collected = now
-	}
-	for key, there := range n.all {
-		if there.value.Value() == nil {
-			n.bytes -= there.bytes
-			delete(n.all, key)
-		}
-	}
-	return n.bytes+size <= s.limit
-}
-
-// drop forgets a declaration that is gone, unless it came again.
-func (s *declarations) drop(namespace, key string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	n := s.namespaces[namespace]
-	if n == nil {
-		return
-	}
-	if there, known := n.all[key]; known && there.value.Value() == nil {
-		n.bytes -= there.bytes
-		delete(n.all, key)
-	}
-	if len(n.all) == 0 {
-		delete(s.namespaces, namespace)
-	}
-}
-
-// get returns the declaration of a pod out of the cache, nil if it declares nothing.
-func (s *declarations) get(pod *corev1.Pod) *declaration {
-	if len(pod.Spec.InitContainers) == 0 || len(pod.Spec.InitContainers[0].Args) == 0 {
-		return nil
-	}
-	key := pod.Spec.InitContainers[0].Args[0]
-	if key == crowded.kept[0].Args[0] {
-		return crowded
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if n := s.namespaces[pod.Namespace]; n != nil {
-		return n.all[key].value.Value() // Not nil: the pod keeps it.
-	}
-	return nil
+	key, size := keyOf(account.Name, tokens, problem)
+	return &declaration{account: account, key: key, tokens: tokens, problem: problem}, size
 }
 
 // keyOf returns a hash of the declaration, and what it costs to keep it.
-func keyOf(tokens []api.TokenSpec, problem string) (key string, size int) {
+func keyOf(account string, tokens []api.TokenSpec, problem string) (key string, size int) {
 	hash := sha256.New()
 	number := func(n int64) { _ = binary.Write(hash, binary.LittleEndian, n) }
 	text := func(s string) {
 		number(int64(len(s)))
 		_, _ = hash.Write([]byte(s))
 	}
+	text(account)
 	text(problem)
 	for i := range tokens {
 		text(tokens[i].Name)
@@ -188,7 +78,7 @@ func keyOf(tokens []api.TokenSpec, problem string) (key string, size int) {
 			text(audience)
 		}
 	}
-	return hex.EncodeToString(hash.Sum(nil)), declarationBytes + len(problem) + sizeOf(tokens)
+	return string(hash.Sum(nil)), declarationBytes + len(problem) + sizeOf(tokens)
 }
 
 // Bytes in memory beside a text, and beside the texts of a token.

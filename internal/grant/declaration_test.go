@@ -2,11 +2,9 @@ package grant
 
 import (
 	"fmt"
-	"runtime"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -95,79 +93,9 @@ func TestTheLargestPodIsKept(t *testing.T) {
 
 // A problem quotes what the pod's author wrote, and not all of it.
 func TestProblemsAreCut(t *testing.T) {
-	var s declarations
-	s.limit = maxNamespaceBytes
-	d := s.of("shop", []string{`--token={"expirationSeconds":` + strings.Repeat("1", 100_000) + `}`})
+	p := keep(newDeclarations(), "shop", []string{`--token={"expirationSeconds":` + strings.Repeat("1", 100_000) + `}`})
+	d := p.declaration()
 	if len(d.problem) != maxProblemBytes {
 		t.Errorf("a problem of %d bytes, want %d: %.300s", len(d.problem), maxProblemBytes, d.problem)
-	}
-}
-
-// All pods of a Deployment have the same declaration in memory, which goes when the last of them goes.
-func TestDeclarationsAreShared(t *testing.T) {
-	s := declarations{limit: maxNamespaceBytes}
-	one, same := s.of("shop", []string{argument("a", 600, "x")}), s.of("shop", []string{"--notify=x", argument("a", 600, "x")})
-	if one != same {
-		t.Error("two equal declarations")
-	}
-	for name, other := range map[string]*declaration{
-		"lifetime":  s.of("shop", []string{argument("a", 601, "x")}),
-		"audience":  s.of("shop", []string{argument("a", 600, "y")}),
-		"audiences": s.of("shop", []string{argument("a", 600, "x", "y")}),
-		"name":      s.of("shop", []string{argument("b", 600, "x")}),
-		"namespace": s.of("other", []string{argument("a", 600, "x")}),
-		"tokens":    s.of("shop", []string{argument("a", 600, "x"), argument("b", 600, "y")}),
-		"problem":   s.of("shop", nil),
-	} {
-		if other == one {
-			t.Errorf("one declaration for two of another %s", name)
-		}
-	}
-	runtime.KeepAlive(one)
-	runtime.KeepAlive(same)
-	for end := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
-		runtime.GC()
-		s.mu.Lock()
-		left := len(s.namespaces)
-		s.mu.Unlock()
-		if left == 0 {
-			return
-		}
-		if time.Now().After(end) {
-			t.Fatalf("declarations of %d namespaces are kept without a pod", left)
-		}
-	}
-}
-
-// A namespace has room for so much, other namespaces have theirs, and what is gone makes room at once.
-func TestNamespacesAreLimited(t *testing.T) {
-	s := declarations{limit: 100 << 10}
-	different := func(i int) []string {
-		return []string{argument("a", 600, fmt.Sprintf("%06d%s", i, strings.Repeat("x", 500)))}
-	}
-	var kept []*declaration
-	for i := range 1000 {
-		d := s.of("shop", different(i))
-		if d == crowded {
-			break
-		}
-		kept = append(kept, d)
-	}
-	if size := declarationBytes + tokenBytes + 1 + stringBytes + 506; len(kept) != s.limit/size {
-		t.Errorf("%d declarations of %d bytes are kept in %d", len(kept), size, s.limit)
-	}
-	if got := s.of("shop", different(0)); got != kept[0] {
-		t.Error("a pod that declares what is known finds no room")
-	}
-	if got := s.of("other", different(1000)); got == crowded {
-		t.Error("no room in another namespace")
-	}
-	if got := s.of("shop", different(1000)); got != crowded {
-		t.Error("there is room although there is none")
-	}
-	s.collected = time.Time{} // ten seconds later
-	runtime.KeepAlive(kept)   // and no longer
-	if got := s.of("shop", different(1000)); got == crowded {
-		t.Error("no room after all pods are gone")
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -33,6 +34,12 @@ func (r rank) compare(other rank) int {
 		return -1
 	}
 	return cmp.Or(r.created.Compare(other.created), strings.Compare(string(r.uid), string(other.uid)))
+}
+
+// older reports whether the pod is older than the other, whatever the Role gives.
+func (r rank) older(than rank) bool {
+	r.fresh = than.fresh
+	return r.compare(than) < 0
 }
 
 // group are the pods of one ServiceAccount that declare the same. They stand or fall together: all pods of a Deployment do.
@@ -317,4 +324,16 @@ func (r *Reconciler) additions(ctx context.Context, c check) (map[string][]addit
 		all[account] = other.judge(o.groups(o.current(), other.policy.RBAC(c.Namespace)))
 	}
 	return all, nil
+}
+
+// standings are those of the declarations in the cache. Roles are read from it, once they are there.
+func (r *Reconciler) standings(ctx context.Context) *standings {
+	return &standings{policy: r.policy, of: func(account types.NamespacedName, tokens []api.TokenSpec) (forbidden, fresh bool) {
+		c := check{policy: r.policy(), own: set(r.audiences()), owner: owner{NamespacedName: account}}
+		role := &rbacv1.Role{}
+		if err := r.cache.Get(ctx, client.ObjectKey{Namespace: account.Namespace, Name: nameOf(account.Name)}, role); err != nil {
+			role = &rbacv1.Role{} // There is none, or the process ends.
+		}
+		return c.refusal(tokens) != nil, !contentOf(role).covers(tokens, c.policy.RBAC(account.Namespace))
+	}}
 }

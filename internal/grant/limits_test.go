@@ -282,10 +282,10 @@ func TestNewsAreLimited(t *testing.T) {
 
 // A pod for whose declaration there is no room gets an event, and the others of its namespace have their grants.
 func TestCrowded(t *testing.T) {
-	limit := declared.limit
-	t.Cleanup(func() { declared.limit = limit })
+	before := declared
+	t.Cleanup(func() { declared = before })
 	w := limited(t, 100, 1000)
-	declared.limit = 3 << 10
+	declared = &declarations{limit: 3 << 10}
 	kept := []any{}
 	for i := range 5 { // in the order in which the cache sees them
 		p := aged("cart", 9-i, 3600, fmt.Sprint("audience-", i))

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -111,6 +112,15 @@ func TestHostilePodsCostNoMoreMemory(t *testing.T) {
 	if hostile > 1.25*honest || relisted > 1.25*honest {
 		t.Errorf("a hostile pod costs %.2f times as much as an honest one, %.2f times after another list, want at most 1.25",
 			hostile/honest, relisted/honest)
+	}
+	youngestFirst := bytesPerPod(t, 0, func(i int) *corev1.Pod {
+		p := hostilePod(i)
+		p.CreationTimestamp = metav1.NewTime(epoch.Add(time.Duration(-i) * time.Second))
+		return p
+	})
+	t.Logf("hostile, where each makes others give way: %.0f", youngestFirst)
+	if youngestFirst > 1.75*honest {
+		t.Errorf("where each makes others give way, a hostile pod costs %.2f times as much as an honest one, want at most 1.75", youngestFirst/honest)
 	}
 }
 

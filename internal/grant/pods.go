@@ -30,7 +30,7 @@ func stripPod(in any) (any, error) {
 		Status: corev1.PodStatus{Phase: pod.Status.Phase},
 	}
 	if args, ok := sidecarArguments(pod); ok && !finished(pod) {
-		out.Spec.InitContainers = declared.of(pod.Namespace, args).kept[:]
+		out.Spec.InitContainers, out.Spec.NodeName = declared.of(pod, args)
 	}
 	return out, nil
 }

@@ -43,7 +43,7 @@ func TestStripPod(t *testing.T) {
 		t.Fatal("no declaration")
 	}
 	expect(t, "tokens", []api.TokenSpec{{Name: "a", Audiences: []string{"x"}, ExpirationSeconds: 600}}, d.tokens)
-	want.Spec.InitContainers = d.kept[:]
+	want.Spec.InitContainers = []corev1.Container{{Name: "podtoken", Args: []string{d.key}}}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}

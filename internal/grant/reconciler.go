@@ -284,6 +284,7 @@ func (r *Reconciler) judge(ctx context.Context, a *account, o observed, current 
 	a.later = end != nil
 	refused := 0
 	for _, g := range groups {
+		declared.again(g.declaration)
 		for _, pod := range g.pods {
 			if g.refused == "" {
 				counting = append(counting, claim{pod: pod, tokens: g.tokens})

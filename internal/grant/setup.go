@@ -15,6 +15,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/util/workqueue"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/event"
@@ -63,6 +64,10 @@ func SetUp(ctx context.Context, mgr manager.Manager, c Config) error {
 	if err := mgr.GetFieldIndexer().IndexField(ctx, &corev1.Pod{}, podsByServiceAccount, indexPod); err != nil {
 		return fmt.Errorf("indexing pods: %w", err)
 	}
+	// Where a namespace has no room for all declarations, pods are not kept before the Roles are there.
+	if _, err := mgr.GetCache().GetInformer(ctx, &rbacv1.Role{}, cache.BlockUntilSynced(false)); err != nil {
+		return fmt.Errorf("preparing the cache of Roles: %w", err)
+	}
 	api := &prober{cluster: mgr.GetConfig(), self: c.Self, guard: c.Guard, controllerGuard: c.ControllerGuard}
 	r := &Reconciler{
 		cache: mgr.GetCache(), live: mgr.GetAPIReader(), writer: mgr.GetClient(),
@@ -73,6 +78,7 @@ func SetUp(ctx context.Context, mgr manager.Manager, c Config) error {
 		recorder:        mgr.GetEventRecorder(Name),
 		logger:          c.Logger,
 	}
+	declared.sortBy(r.standings(ctx))
 	r.metrics = newMetrics(r, c.Registry) //nolint:contextcheck // a scrape has no context of its own to hand on
 
 	warm, skip := true, true
@@ -87,8 +93,8 @@ func SetUp(ctx context.Context, mgr manager.Manager, c Config) error {
 	if err != nil {
 		return fmt.Errorf("making the controller: %w", err)
 	}
-	changes := make(chan event.GenericEvent)
-	for _, watch := range r.sources(mgr, changes) {
+	changes, displaced := make(chan event.GenericEvent), make(chan event.GenericEvent)
+	for _, watch := range r.sources(mgr, changes, displaced) {
 		if err := run.Watch(watch); err != nil {
 			return fmt.Errorf("watching: %w", err)
 		}
@@ -97,7 +103,7 @@ func SetUp(ctx context.Context, mgr manager.Manager, c Config) error {
 		return fmt.Errorf("adding the proof of the guard: %w", err)
 	}
 	return mgr.Add(manager.RunnableFunc(func(ctx context.Context) error {
-		r.watchInputs(ctx, c.PollInterval, changes)
+		r.watchInputs(ctx, c.PollInterval, changes, displaced)
 		return nil
 	}))
 }
@@ -111,7 +117,7 @@ func retries() workqueue.TypedRateLimiter[reconcile.Request] {
 }
 
 // sources are all that makes a ServiceAccount be looked at.
-func (r *Reconciler) sources(mgr manager.Manager, changes <-chan event.GenericEvent) []source.Source {
+func (r *Reconciler) sources(mgr manager.Manager, changes, displaced <-chan event.GenericEvent) []source.Source {
 	caches := mgr.GetCache()
 	everybody := handler.EnqueueRequestsFromMapFunc(func(ctx context.Context, _ client.Object) []reconcile.Request { return r.everybody(ctx) })
 	all := []source.Source{
@@ -121,6 +127,9 @@ func (r *Reconciler) sources(mgr manager.Manager, changes <-chan event.GenericEv
 			// Pods change all the time, but of what we read only the end, and whether there is room to keep what they declare.
 			return finished(e.ObjectOld) != finished(e.ObjectNew) || e.ObjectOld.UID != e.ObjectNew.UID ||
 				declared.get(e.ObjectOld) != declared.get(e.ObjectNew)
+		}, DeleteFunc: func(e event.TypedDeleteEvent[*corev1.Pod]) bool {
+			declared.gone(e.Object)
+			return true
 		}}),
 		source.Kind(caches, serviceAccount(), mapped(func(_ context.Context, account *metav1.PartialObjectMetadata) []reconcile.Request {
 			return []reconcile.Request{{NamespacedName: client.ObjectKeyFromObject(account)}}
@@ -130,6 +139,7 @@ func (r *Reconciler) sources(mgr manager.Manager, changes <-chan event.GenericEv
 		source.Kind(caches, &rbacv1.Role{}, mapped(ofGrant[*rbacv1.Role])),
 		source.Kind(caches, &rbacv1.RoleBinding{}, mapped(ofGrant[*rbacv1.RoleBinding])),
 		source.Channel(changes, everybody),
+		source.Channel(displaced, &handler.EnqueueRequestForObject{}),
 		source.Channel(r.guard.proof.news, everybody),
 	}
 	if !fromDisk(r.guard.name) {
@@ -182,8 +192,9 @@ func (r *Reconciler) everybody(ctx context.Context) []reconcile.Request {
 	return requests
 }
 
-// watchInputs reports every change of the policy and of the API server's audiences until ctx is done.
-func (r *Reconciler) watchInputs(ctx context.Context, interval time.Duration, changes chan<- event.GenericEvent) {
+// watchInputs reports every change of the policy and of the API server's audiences until ctx is done, and the ServiceAccounts whose
+// pods have lost their room in the cache.
+func (r *Reconciler) watchInputs(ctx context.Context, interval time.Duration, changes, displaced chan<- event.GenericEvent) {
 	ticker := time.NewTicker(interval)
 	defer ticker.Stop()
 	rules, audiences := r.policy(), r.audiences()
@@ -192,6 +203,15 @@ func (r *Reconciler) watchInputs(ctx context.Context, interval time.Duration, ch
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
+		}
+		for name := range declared.takeDisplaced() {
+			account := serviceAccount()
+			account.Namespace, account.Name = name.Namespace, name.Name
+			select {
+			case <-ctx.Done():
+				return
+			case displaced <- event.GenericEvent{Object: account}:
+			}
 		}
 		if r.policy() == rules && slices.Equal(r.audiences(), audiences) {
 			continue
