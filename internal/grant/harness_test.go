@@ -88,7 +88,7 @@ func newWorld(t *testing.T, objects ...client.Object) *world {
 				return c.Delete(ctx, o, options...)
 			},
 		}).Build()
-	view := cacheView{w.cluster}
+	view := cacheView{w.cluster, stripGrant(func() int { return w.policy.MaxPerServiceAccount() })}
 	w.r = &Reconciler{
 		cache: view, live: w.cluster, writer: w.cluster,
 		policy: func() *policy.Policy { return w.policy }, audiences: func() []string { return w.own }, removalDelay: delay, withdrawalDelay: withdrawalDelay,
@@ -261,8 +261,11 @@ func (w *world) values() map[string]float64 {
 	return values
 }
 
-// cacheView reads as the cache does, which does not see Roles and RoleBindings without our label, and strips pods.
-type cacheView struct{ client.Reader }
+// cacheView reads as the cache does, which does not see Roles and RoleBindings without our label, and strips what it sees.
+type cacheView struct {
+	client.Reader
+	strip func(any) (any, error)
+}
 
 func (v cacheView) List(ctx context.Context, list client.ObjectList, options ...client.ListOption) error {
 	if err := v.Reader.List(ctx, list, options...); err != nil {
@@ -289,6 +292,16 @@ func (v cacheView) Get(ctx context.Context, key client.ObjectKey, object client.
 		if object.GetLabels()["podtoken.dev/grant"] != "true" {
 			return apierrors.NewNotFound(schema.GroupResource{}, key.Name)
 		}
+	}
+	stripped, err := v.strip(object)
+	if err != nil {
+		return err
+	}
+	switch object := object.(type) {
+	case *rbacv1.Role:
+		*object = *stripped.(*rbacv1.Role)
+	case *rbacv1.RoleBinding:
+		*object = *stripped.(*rbacv1.RoleBinding)
 	}
 	return nil
 }

@@ -13,10 +13,10 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 )
 
-// exceeds reports whether the Role gives something that is not wanted: an item of a grant, or a rule of another shape.
+// exceeds reports whether the Role gives something that is not wanted: an item of a grant, a rule of another shape, or one that the cache does not keep.
 func exceeds(serviceAccount string, role *rbacv1.Role, want content) bool {
 	current := contentOf(role)
-	if !want.gives(current) {
+	if !want.gives(current) || overfull(role) {
 		return true
 	}
 	ours := rules(serviceAccount, current)

@@ -104,7 +104,7 @@ func withdrawnAnnotation(now time.Time) map[string]string {
 // withdrawnSince returns since when a Role has nothing but the mark; false if it has more, or if its annotation names no time
 // that has passed.
 func withdrawnSince(role *rbacv1.Role, serviceAccount string, now time.Time) (time.Time, bool) {
-	if !sameRules(role.Rules, markRules(serviceAccount)) {
+	if !hasRules(role, markRules(serviceAccount)) {
 		return time.Time{}, false
 	}
 	// The annotation has whole seconds.
