@@ -45,7 +45,7 @@ type world struct {
 	registry *prometheus.Registry
 	policy   *policy.Policy
 	own      []string
-	// writes are requests that change something: "apply Role", "force Role", "delete Role".
+	// writes are requests that change something: "apply Role", "force Role", "replace Role", "delete Role".
 	writes []string
 	// events are "reason pod: note".
 	events []string
@@ -79,7 +79,25 @@ func newWorld(t *testing.T, objects ...client.Object) *world {
 						return err
 					}
 				}
-				return c.Apply(ctx, o, options...)
+				return w.apply(ctx, c, kind, o, options...)
+			},
+			Patch: func(ctx context.Context, c client.WithWatch, o client.Object, patch client.Patch, options ...client.PatchOption) error {
+				kind := strings.TrimPrefix(fmt.Sprintf("%T", o), "*v1.")
+				if err := w.write("replace " + kind); err != nil {
+					return err
+				}
+				data, err := patch.Data(o)
+				if err != nil {
+					return err
+				}
+				audiences, err := replacedAudiences(data)
+				if err == nil && kind == "Role" && w.refuse != nil {
+					err = w.refuse(audiences)
+				}
+				if err != nil {
+					return err
+				}
+				return c.Patch(ctx, o, patch, options...)
 			},
 			Delete: func(ctx context.Context, c client.WithWatch, o client.Object, options ...client.DeleteOption) error {
 				if err := w.write("delete " + o.GetObjectKind().GroupVersionKind().Kind); err != nil {
