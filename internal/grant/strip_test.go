@@ -128,7 +128,7 @@ func tooMuch(i int) map[string]func() client.Object {
 		}
 	})
 	both("managed fields", func(meta *metav1.ObjectMeta) {
-		meta.ManagedFields = []metav1.ManagedFieldsEntry{{Manager: "x", FieldsV1: &metav1.FieldsV1{Raw: []byte(text())}}}
+		meta.ManagedFields = []metav1.ManagedFieldsEntry{{Manager: "x", FieldsV1: metav1.NewFieldsV1(text())}}
 	})
 	for name, change := range map[string]func(binding *rbacv1.RoleBinding){
 		"subjects": func(b *rbacv1.RoleBinding) {
