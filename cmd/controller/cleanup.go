@@ -32,12 +32,13 @@ var (
 )
 
 const (
-	// cleanupPage is how many objects are listed at a time.
-	cleanupPage = 500
+	// cleanupPage is how many objects are listed at a time: metadata alone can be 1.5 MB, which takes five times as much memory.
+	cleanupPage = 5
 	// cleanupInterval is how often to look whether something is gone, and to try again.
 	cleanupInterval = 500 * time.Millisecond
-	// maxNamed is how many objects an error names.
-	maxNamed = 10
+	// maxNamed is how many objects an error names, and maxFinalizerBytes how much of the finalizers of each.
+	maxNamed          = 10
+	maxFinalizerBytes = 256
 )
 
 // cleanup removes an installation in the order in which nothing comes again: first what injects pods, then what grants,
@@ -202,8 +203,8 @@ func (c *cleanup) isGone(ctx context.Context) error {
 
 // deleteGrants deletes all of podtoken's objects of one kind, and returns nil when a list shows none.
 func (c *cleanup) deleteGrants(ctx context.Context, kind schema.GroupVersionKind) error {
-	found, next := 0, ""
-	var kept []string
+	found, kept, next := 0, 0, ""
+	var named []string
 	for {
 		list := &metav1.PartialObjectMetadataList{}
 		list.SetGroupVersionKind(kind.GroupVersion().WithKind(kind.Kind + "List"))
@@ -215,7 +216,9 @@ func (c *cleanup) deleteGrants(ctx context.Context, kind schema.GroupVersionKind
 			item := object(kind, list.Items[i].Namespace, list.Items[i].Name)
 			uid := list.Items[i].UID
 			if list.Items[i].DeletionTimestamp != nil && len(list.Items[i].Finalizers) > 0 {
-				kept = append(kept, fmt.Sprintf("%s/%s %q", item.Namespace, item.Name, list.Items[i].Finalizers))
+				if kept++; kept <= maxNamed {
+					named = append(named, fmt.Sprintf("%s/%.300s %s", item.Namespace, item.Name, quoted(list.Items[i].Finalizers)))
+				}
 			}
 			if err := c.client.Delete(ctx, item, client.Preconditions{UID: &uid}); err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
 				return fmt.Errorf("deleting %s %q in namespace %q: %w", kind.Kind, item.Name, item.Namespace, err)
@@ -226,9 +229,9 @@ func (c *cleanup) deleteGrants(ctx context.Context, kind schema.GroupVersionKind
 			break
 		}
 	}
-	if len(kept) > 0 {
+	if kept > 0 {
 		return fmt.Errorf("finalizers keep %d of the %ss with label %s: %s; remove the finalizers: %w",
-			len(kept), kind.Kind, api.LabelGrant, strings.Join(kept[:min(len(kept), maxNamed)], ", "), errStillThere)
+			kept, kind.Kind, api.LabelGrant, strings.Join(named, ", "), errStillThere)
 	}
 	if found > 0 {
 		c.logger.Info("Deleted", "kind", kind.Kind, "count", found)
@@ -236,6 +239,15 @@ func (c *cleanup) deleteGrants(ctx context.Context, kind schema.GroupVersionKind
 	}
 	c.logger.Info("None left", "kind", kind.Kind, "label", api.LabelGrant)
 	return nil
+}
+
+// quoted returns the finalizers as far as an error has room for them.
+func quoted(finalizers []string) string {
+	text := fmt.Sprintf("%q", finalizers)
+	if len(text) > maxFinalizerBytes {
+		text = strings.ToValidUTF8(text[:maxFinalizerBytes], "") + "..."
+	}
+	return text
 }
 
 func object(kind schema.GroupVersionKind, namespace, name string) *metav1.PartialObjectMetadata {

@@ -4,9 +4,11 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"os/exec"
 	"slices"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -42,7 +44,7 @@ func cleanupOf(t *testing.T, f *fakeAPI, args ...string) (string, error) {
 }
 
 func TestCleanup(t *testing.T) {
-	const grants = cleanupPage + 20
+	const grants = 100*cleanupPage + 2 // more than one page, and not a multiple of it
 	f := newInstallation(t, grants)
 	log, err := cleanupOf(t, f)
 	if err != nil {
@@ -167,6 +169,60 @@ func TestCleanupOfGrantsThatFinalizersKeep(t *testing.T) {
 	}
 	if left := f.names("validatingadmissionpolicies"); len(left) != 2 {
 		t.Errorf("policies = %q, want the guard to stay with the grant", left)
+	}
+}
+
+// The red team's case: RoleBindings with 62,000 labels each, and Roles with as much in their finalizers, do not have the Job killed for want of
+// memory, of which it has 256 MiB in the chart.
+func TestCleanupOfHostileObjectsNeedsLittleMemory(t *testing.T) {
+	f := newInstallation(t, 0)
+	labels, finalizers := map[string]any{"podtoken.dev/grant": "true"}, []any{}
+	for i := range 62_000 {
+		labels[fmt.Sprintf("%04x", i)] = ""
+		finalizers = append(finalizers, fmt.Sprintf("example.com/%04x", i))
+	}
+	f.mu.Lock()
+	for i := range 20 {
+		name := fmt.Sprintf("fat-%02d", i)
+		f.put("rolebindings", fakeObject{"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": map[string]any{
+			"namespace": "ns", "name": name, "labels": labels,
+		}})
+		if i >= 6 {
+			continue // The fake API server takes long to make a list of them.
+		}
+		f.put("roles", fakeObject{"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": map[string]any{
+			"namespace": "ns", "name": name, "labels": map[string]any{"podtoken.dev/grant": "true"}, "finalizers": finalizers,
+			"deletionTimestamp": "2026-01-01T00:00:00Z",
+		}})
+	}
+	f.mu.Unlock()
+	refused := map[string]bool{}
+	f.refuse = func(verb, resource, key string) int {
+		if first := !refused[key]; verb == "delete" && resource == "roles" && first {
+			refused[key] = true
+			return http.StatusConflict // Finalizers keep it, until it is seen once.
+		}
+		return 0
+	}
+	path, err := binary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	command := exec.Command(path, "cleanup", "--namespace=podtoken-system", "--withdrawal-delay=10ms", "--timeout=5m", "--kubeconfig="+f.kubeconfig(t))
+	output, err := command.CombinedOutput()
+	if err != nil {
+		t.Fatalf("cleanup: %v\n%.2000s", err, output)
+	}
+	if left := len(f.names("rolebindings")) + len(f.names("roles")); left != 1 {
+		t.Errorf("%d RoleBindings and Roles are left, want the foreign Role alone", left)
+	}
+	if len(output) > 64<<10 {
+		t.Errorf("log of %d bytes", len(output))
+	}
+	rss := command.ProcessState.SysUsage().(*syscall.Rusage).Maxrss << 10
+	t.Logf("memory: %.1f MiB at most", float64(rss)/(1<<20))
+	if rss > 128<<20 {
+		t.Errorf("peak memory = %d bytes, want less than 128 MiB", rss)
 	}
 }
 

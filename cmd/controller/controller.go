@@ -54,7 +54,7 @@ func newController(o *options, stderr io.Writer) (*controller, error) {
 	if err != nil {
 		return nil, err
 	}
-	caches := grant.CacheOptions(o.guard)
+	caches := grant.CacheOptions(o.guard, c.policy.Current)
 	if o.servingSecret != "" {
 		c.serving().AddToCache(&caches)
 	}

@@ -15,6 +15,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/podtoken/podtoken/internal/policy"
 	"github.com/podtoken/podtoken/pkg/api"
 )
 
@@ -44,11 +45,13 @@ func NewMapper(*rest.Config, *http.Client) (meta.RESTMapper, error) {
 }
 
 // CacheOptions returns what is read of a cluster: the injected pods, the names of ServiceAccounts, our own Roles and
-// RoleBindings, and the guard. Whatever is read without a cache must be read on purpose.
+// RoleBindings, and the guard. Whatever is read without a cache must be read on purpose. current returns the policy in use, whose
+// limits tell how large a Role of podtoken can be.
 //
 // Objects out of these caches are shared. They must not be changed.
-func CacheOptions(guard string) cache.Options {
+func CacheOptions(guard string, current func() *policy.Policy) cache.Options {
 	shared := true
+	limit := func() int { return current().MaxPerServiceAccount() }
 	ours := labels.SelectorFromSet(labels.Set{api.LabelGrant: labelTrue})
 	named := cache.ByObject{Field: fields.OneTermEqualSelector("metadata.name", guard), Transform: cache.TransformStripManagedFields()}
 	return cache.Options{
@@ -60,8 +63,8 @@ func CacheOptions(guard string) cache.Options {
 				Transform: stripPod,
 			},
 			serviceAccount():                                {Transform: stripServiceAccount},
-			&rbacv1.Role{}:                                  {Label: ours, Transform: stripGrant},
-			&rbacv1.RoleBinding{}:                           {Label: ours, Transform: stripGrant},
+			&rbacv1.Role{}:                                  {Label: ours, Transform: stripGrant(limit)},
+			&rbacv1.RoleBinding{}:                           {Label: ours, Transform: stripGrant(limit)},
 			&admissionv1.ValidatingAdmissionPolicy{}:        named,
 			&admissionv1.ValidatingAdmissionPolicyBinding{}: named,
 		},
@@ -87,17 +90,4 @@ func stripServiceAccount(in any) (any, error) {
 			Namespace: object.Namespace, Name: object.Name, UID: object.UID, ResourceVersion: object.ResourceVersion,
 		},
 	}, nil
-}
-
-// stripGrant drops what is not compared.
-func stripGrant(in any) (any, error) {
-	if object, err := meta.Accessor(in); err == nil {
-		object.SetManagedFields(nil)
-		withdrawn, ok := object.GetAnnotations()[api.AnnotationWithdrawn]
-		object.SetAnnotations(nil)
-		if ok {
-			object.SetAnnotations(map[string]string{api.AnnotationWithdrawn: withdrawn})
-		}
-	}
-	return in, nil
 }

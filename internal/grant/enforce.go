@@ -93,14 +93,12 @@ func (r *Reconciler) enforce(ctx context.Context, a *account, o observed, want c
 }
 
 // remove deletes what there is: the RoleBinding first, so that nothing is bound to a Role that could be re-created. What
-// a finalizer keeps was deleted already, and is not there for long enough to be called removed.
-func (r *Reconciler) remove(ctx context.Context, a *account, o observed) (result, content, error) {
+// finalizers keep stays, and is not called removed. rights is why the Role still has more than the mark, nil if it has not.
+func (r *Reconciler) remove(ctx context.Context, a *account, o observed, rights error) (result, content, error) {
 	done := result{outcome: outcomeUnchanged, reason: reasonNotNeeded}
-	var kept []string
+	var keepers []string
 	if o.binding != nil {
-		if o.binding.DeletionTimestamp != nil {
-			kept = append(kept, o.binding.Finalizers...)
-		}
+		keepers = append(keepers, o.binding.Finalizers...)
 		if err := r.delete(ctx, o.binding, "RoleBinding"); err != nil {
 			return result{}, content{}, err
 		}
@@ -108,9 +106,7 @@ func (r *Reconciler) remove(ctx context.Context, a *account, o observed) (result
 		done.outcome = outcomeRemoved
 	}
 	if o.role != nil {
-		if o.role.DeletionTimestamp != nil {
-			kept = append(kept, o.role.Finalizers...)
-		}
+		keepers = append(keepers, o.role.Finalizers...)
 		if err := r.delete(ctx, o.role, "Role"); err != nil {
 			return result{}, content{}, err
 		}
@@ -118,9 +114,13 @@ func (r *Reconciler) remove(ctx context.Context, a *account, o observed) (result
 		done.outcome = outcomeRemoved
 	}
 	switch {
-	case len(kept) > 0:
+	case rights != nil && o.role != nil && len(o.role.Finalizers) > 0:
+		r.logger.Error("Finalizers keep the Role of a grant, and its rights cannot be taken", "namespace", o.Namespace, "serviceAccount", o.Name,
+			"finalizers", set(o.role.Finalizers), "error", cut(rights.Error(), maxNoteBytes))
+		return result{}, content{}, rights
+	case len(keepers) > 0:
 		r.logger.Warn("Grant withdrawn, but finalizers keep its Role or RoleBinding", "namespace", o.Namespace, "serviceAccount", o.Name,
-			"finalizers", set(kept))
+			"finalizers", set(keepers))
 		done = result{outcome: outcomeWaiting, reason: reasonFinalizers}
 	case done.outcome == outcomeRemoved:
 		r.logger.Info("Grant removed", "namespace", o.Namespace, "serviceAccount", o.Name)
@@ -143,31 +143,41 @@ func (r *Reconciler) delete(ctx context.Context, object client.Object, kind stri
 
 // writeRole reports whether it wrote.
 func (r *Reconciler) writeRole(ctx context.Context, a *account, o observed, want content) (bool, error) {
-	current := o.role
+	current, write := o.role, r.applyRole
 	if o.isRole(current, want) {
 		return false, nil
 	}
 	if current != nil && !o.owns(current) {
-		if err := r.delete(ctx, current, "Role"); err != nil {
-			return false, &narrowingError{err}
+		if kept(current) {
+			write = r.replaceRole // Deleting it would leave it as it is.
+		} else {
+			if err := r.delete(ctx, current, "Role"); err != nil {
+				return false, &narrowingError{err}
+			}
+			current = nil
 		}
-		current = nil
 	}
 	if current != nil && exceeds(o.Name, current, want) {
 		// What is not wanted any more goes first: the second write has what pods add, which may be refused.
-		if less := lesser(contentOf(current), want); !less.gives(want) {
-			if err := r.applyRole(ctx, a, o, less, current); err != nil {
-				return false, &narrowingError{err}
-			}
-			r.logger.Info("Grant narrowed", "namespace", o.Namespace, "serviceAccount", o.Name,
-				"audienceCount", len(less.audiences), "before", len(contentOf(current).audiences))
-		} else if err := r.applyRole(ctx, a, o, want, current); err != nil {
+		less := lesser(contentOf(current), want)
+		all := less.gives(want)
+		if all {
+			less = want
+		}
+		err := write(ctx, a, o, less, current)
+		if err != nil && permanent(err) && o.owns(current) {
+			err = r.replaceRole(ctx, a, o, less, current) // What others wrote into it may be the reason.
+		}
+		if err != nil {
 			return false, &narrowingError{err}
-		} else {
+		}
+		if all {
 			return true, nil
 		}
+		r.logger.Info("Grant narrowed", "namespace", o.Namespace, "serviceAccount", o.Name,
+			"audienceCount", len(less.audiences), "before", len(contentOf(current).audiences))
 	}
-	return true, r.applyRole(ctx, a, o, want, current)
+	return true, write(ctx, a, o, want, current)
 }
 
 // applyRole writes the Role; current is the one that is there, or nil.
@@ -190,8 +200,16 @@ func (r *Reconciler) writeBinding(ctx context.Context, a *account, o observed, _
 		return false, nil
 	}
 	if current != nil && (!o.owns(current) || current.RoleRef != o.roleRef()) { // roleRef is immutable
+		if kept(current) && current.RoleRef == o.roleRef() {
+			version, err := r.replaceBinding(ctx, o, current)
+			a.binding = expectVersion(version)
+			return err == nil, err
+		}
 		if err := r.delete(ctx, current, "RoleBinding"); err != nil {
 			return false, err
+		}
+		if kept(current) {
+			return false, &foreignError{kind: "RoleBinding", namespace: o.Namespace, name: nameOf(o.Name)} // It is in the way until its finalizers are gone.
 		}
 		current = nil
 	}
@@ -199,10 +217,15 @@ func (r *Reconciler) writeBinding(ctx context.Context, a *account, o observed, _
 	if current != nil {
 		binding.WithUID(current.UID)
 	}
-	if err := r.apply(ctx, o, binding, current != nil, "RoleBinding"); err != nil {
+	err := r.apply(ctx, o, binding, current != nil, "RoleBinding")
+	version := binding.ResourceVersion
+	if err != nil && permanent(err) && current != nil {
+		version, err = r.replaceBinding(ctx, o, current) // What others wrote into it may be the reason.
+	}
+	if err != nil {
 		return false, err
 	}
-	a.binding = expectVersion(binding.ResourceVersion)
+	a.binding = expectVersion(version)
 	return true, nil
 }
 

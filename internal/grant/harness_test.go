@@ -45,7 +45,7 @@ type world struct {
 	registry *prometheus.Registry
 	policy   *policy.Policy
 	own      []string
-	// writes are requests that change something: "apply Role", "force Role", "delete Role".
+	// writes are requests that change something: "apply Role", "force Role", "replace Role", "delete Role".
 	writes []string
 	// events are "reason pod: note".
 	events []string
@@ -79,7 +79,25 @@ func newWorld(t *testing.T, objects ...client.Object) *world {
 						return err
 					}
 				}
-				return c.Apply(ctx, o, options...)
+				return w.apply(ctx, c, kind, o, options...)
+			},
+			Patch: func(ctx context.Context, c client.WithWatch, o client.Object, patch client.Patch, options ...client.PatchOption) error {
+				kind := strings.TrimPrefix(fmt.Sprintf("%T", o), "*v1.")
+				if err := w.write("replace " + kind); err != nil {
+					return err
+				}
+				data, err := patch.Data(o)
+				if err != nil {
+					return err
+				}
+				audiences, err := replacedAudiences(data)
+				if err == nil && kind == "Role" && w.refuse != nil {
+					err = w.refuse(audiences)
+				}
+				if err != nil {
+					return err
+				}
+				return c.Patch(ctx, o, patch, options...)
 			},
 			Delete: func(ctx context.Context, c client.WithWatch, o client.Object, options ...client.DeleteOption) error {
 				if err := w.write("delete " + o.GetObjectKind().GroupVersionKind().Kind); err != nil {
@@ -88,7 +106,7 @@ func newWorld(t *testing.T, objects ...client.Object) *world {
 				return c.Delete(ctx, o, options...)
 			},
 		}).Build()
-	view := cacheView{w.cluster}
+	view := cacheView{w.cluster, stripGrant(func() int { return w.policy.MaxPerServiceAccount() })}
 	w.r = &Reconciler{
 		cache: view, live: w.cluster, writer: w.cluster,
 		policy: func() *policy.Policy { return w.policy }, audiences: func() []string { return w.own }, removalDelay: delay, withdrawalDelay: withdrawalDelay,
@@ -261,8 +279,11 @@ func (w *world) values() map[string]float64 {
 	return values
 }
 
-// cacheView reads as the cache does, which does not see Roles and RoleBindings without our label, and strips pods.
-type cacheView struct{ client.Reader }
+// cacheView reads as the cache does, which does not see Roles and RoleBindings without our label, and strips what it sees.
+type cacheView struct {
+	client.Reader
+	strip func(any) (any, error)
+}
 
 func (v cacheView) List(ctx context.Context, list client.ObjectList, options ...client.ListOption) error {
 	if err := v.Reader.List(ctx, list, options...); err != nil {
@@ -289,6 +310,16 @@ func (v cacheView) Get(ctx context.Context, key client.ObjectKey, object client.
 		if object.GetLabels()["podtoken.dev/grant"] != "true" {
 			return apierrors.NewNotFound(schema.GroupResource{}, key.Name)
 		}
+	}
+	stripped, err := v.strip(object)
+	if err != nil {
+		return err
+	}
+	switch object := object.(type) {
+	case *rbacv1.Role:
+		*object = *stripped.(*rbacv1.Role)
+	case *rbacv1.RoleBinding:
+		*object = *stripped.(*rbacv1.RoleBinding)
 	}
 	return nil
 }

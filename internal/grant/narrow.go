@@ -13,10 +13,10 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 )
 
-// exceeds reports whether the Role gives something that is not wanted: an item of a grant, or a rule of another shape.
+// exceeds reports whether the Role gives something that is not wanted: an item of a grant, a rule of another shape, or one that the cache does not keep.
 func exceeds(serviceAccount string, role *rbacv1.Role, want content) bool {
 	current := contentOf(role)
-	if !want.gives(current) {
+	if !want.gives(current) || overfull(role) {
 		return true
 	}
 	ours := rules(serviceAccount, current)
@@ -45,8 +45,8 @@ func (e *narrowingError) Error() string { return "taking rights away: " + e.err.
 func (e *narrowingError) Unwrap() error { return e.err }
 
 // unbind deletes the RoleBinding where the Role gives what it must not and cannot be changed: because it is
-// foreign now, or because the API server refuses it for good. The pods lose what they need too, until the Role can be written.
-// It returns what is to be reported.
+// foreign now, or because the API server refuses it for good. The pods lose what they need too, until the Role can be written. Where
+// finalizers keep the RoleBinding, the Role loses its rights instead, if the API server takes that. It returns what is to be reported.
 func (r *Reconciler) unbind(ctx context.Context, a *account, o observed, err error) error {
 	var foreign *foreignError
 	var narrowing *narrowingError
@@ -55,6 +55,11 @@ func (r *Reconciler) unbind(ctx context.Context, a *account, o observed, err err
 		return err
 	case errors.As(err, &foreign) && foreign.kind == "Role":
 	case errors.As(err, &narrowing) && permanent(err):
+		if kept(o.binding) && o.role != nil && r.markRulesOnly(ctx, o) == nil {
+			r.logger.Error("Rights of the grant taken, because its Role gives more than it may and cannot be narrowed",
+				"namespace", o.Namespace, "serviceAccount", o.Name, "error", cut(err.Error(), maxNoteBytes))
+			return err
+		}
 	default:
 		return err
 	}

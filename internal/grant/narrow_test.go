@@ -225,7 +225,7 @@ func testUnbind(t *testing.T, refusal error, unbind bool) {
 	_, _ = w.try()
 	want, unbound := []string{"force Role"}, 0.0
 	if unbind {
-		want, unbound = append(want, "delete RoleBinding"), 1
+		want, unbound = append(want, "replace Role", "delete RoleBinding"), 1
 	}
 	expect(t, "writes", want, w.taken())
 	expect(t, "unbound", unbound, w.values()["podtoken_grant_unbound_total"])

@@ -113,10 +113,13 @@ func labelled(object metav1.Object) bool {
 
 // isRole reports whether the Role on the server is the one that is wanted.
 func (o owner) isRole(role *rbacv1.Role, c content) bool {
-	return role != nil && labelled(role) && o.owns(role) && sameRules(role.Rules, rules(o.Name, c))
+	return role != nil && labelled(role) && o.owns(role) && hasRules(role, rules(o.Name, c))
 }
 
-func sameRules(a, b []rbacv1.PolicyRule) bool { return equality.Semantic.DeepEqual(a, b) }
+// hasRules reports whether the Role on the server has these rules and no other.
+func hasRules(role *rbacv1.Role, rules []rbacv1.PolicyRule) bool {
+	return !overfull(role) && equality.Semantic.DeepEqual(role.Rules, rules)
+}
 
 // isBinding reports whether the RoleBinding on the server is the one that is wanted.
 func (o owner) isBinding(binding *rbacv1.RoleBinding) bool {
