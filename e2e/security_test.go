@@ -141,8 +141,8 @@ func TestPoliciesTypeCheck(t *testing.T) {
 	t.Parallel()
 	policies, err := client.AdmissionregistrationV1().ValidatingAdmissionPolicies().List(t.Context(), metav1.ListOptions{LabelSelector: "app.kubernetes.io/part-of=podtoken"})
 	must(t, err, "listing policies")
-	if len(policies.Items) != 6 {
-		t.Errorf("%d policies, want 6", len(policies.Items))
+	if len(policies.Items) != 7 {
+		t.Errorf("%d policies, want 7", len(policies.Items))
 	}
 	for _, p := range policies.Items {
 		eventually(t, pollShort, p.Name+" was checked", func(ctx context.Context) (bool, error) {

@@ -31,7 +31,7 @@ func TestScale(t *testing.T) {
 	}
 	begin := time.Now()
 	p := start(t, f)
-	eventually(t, "all grants", 2*time.Minute, func() bool { return f.count("rolebindings") == scaleServiceAccounts })
+	eventually(t, "all grants", 10*time.Minute, func() bool { return f.count("rolebindings") == scaleServiceAccounts })
 	t.Logf("%d grants for %d pods in %v after the start of the process", scaleServiceAccounts, scalePods, time.Since(begin).Round(time.Millisecond))
 	if got := f.count("roles"); got != scaleServiceAccounts {
 		t.Errorf("%d Roles, want %d", got, scaleServiceAccounts)

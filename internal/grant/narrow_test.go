@@ -131,6 +131,29 @@ func TestRemovalsDoNotWaitForAdditions(t *testing.T) {
 	}
 }
 
+// What goes soon goes in time, although what is declared besides fails again and again, and is tried more and more rarely: a result with an
+// error says nothing of when to look again.
+func TestRemovalsDoNotWaitForRetries(t *testing.T) {
+	for removal, inTime := range map[time.Duration]bool{lastRetry / 2: true, delay: false} {
+		t.Run(removal.String(), func(t *testing.T) {
+			w := guarded(t, pod("a", 3600, "vault", "sts"), pod("b", 3600, "vault"))
+			w.policy, w.r.removalDelay = mustParse(t, anyAudiencePolicy), removal
+			w.reconcile()
+			w.reconcile()
+			w.remove(pod("a", 3600, "vault", "sts"))
+			w.add(pod("c", 3600, "one", "two"))
+			w.refuse = onlyFewerThan(3, tooLarge())
+			result, err := w.try()
+			switch {
+			case inTime && (err != nil || result.RequeueAfter <= 0 || result.RequeueAfter > removal):
+				t.Errorf("looked at again after %s (%v), want at most %s", result.RequeueAfter, err, removal)
+			case !inTime && err == nil:
+				t.Errorf("looked at again after %s, want an error, which is tried again after at most %s", result.RequeueAfter, lastRetry)
+			}
+		})
+	}
+}
+
 // What can be written in one is written in one.
 func TestNarrowingIsOneWrite(t *testing.T) {
 	w := guarded(t, pod("a", 3600, "vault"), pod("b", 600, "sts"))

@@ -64,12 +64,18 @@ type result struct {
 func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
 	done, err := r.reconcile(ctx, request.NamespacedName)
 	if err != nil {
-		done = result{outcome: outcomeError, reason: reasonAPI}
+		done = result{outcome: outcomeError, reason: reasonAPI, again: done.again}
 		err = fmt.Errorf("reconciling the grant of ServiceAccount %q in namespace %q: %w", request.Name, request.Namespace, err)
 	}
 	r.metrics.reconciles.WithLabelValues(string(done.outcome), string(done.reason)).Inc()
 	r.logger.Debug("ServiceAccount looked at", "outcome", string(done.outcome), "reason", string(done.reason),
 		"namespace", request.Namespace, "serviceAccount", request.Name)
+	// With an error controller-runtime looks again after lastRetry at the latest, and not before the backoff is over. What has to be taken away by
+	// then does not wait for what cannot be given.
+	if err != nil && 0 < done.again && done.again < lastRetry {
+		r.logger.Error("Reconciler error", "namespace", request.Namespace, "serviceAccount", request.Name, "error", err, "tryingAgainAfter", done.again.String())
+		err = nil
+	}
 	return reconcile.Result{RequeueAfter: done.again}, err
 }
 
@@ -141,7 +147,7 @@ func (r *Reconciler) reconcile(ctx context.Context, name types.NamespacedName) (
 			}
 		}
 		r.accounts.setWaiting(a, claims.without(a))
-		return result{}, err
+		return result{again: again}, err
 	}
 	if a.refused > 0 && len(claims) == 0 && done.reason == reasonNotNeeded {
 		done.reason = reasonRefused
