@@ -101,8 +101,12 @@ func (a *arena) handedOn(t *testing.T) {
 					owner, {APIVersion: "v1", Kind: "ConfigMap", Name: root.Name, UID: root.UID}}}}), metav1.PatchOptions{})
 			return err
 		}, func(h *heirs) error {
-			// Without the policy the controller has to get along with it: the grant goes nevertheless.
+			// Without the policy the controller has to get along with it: the grant grows, shrinks and goes nevertheless.
+			h.create("frozen-too", annotations("audience.other", "other"), gated("frozen"))
+			h.granted("frozen", "other", audienceDeclared)
 			h.delete(declarer("frozen"))
+			h.granted("frozen", "other")
+			h.delete("frozen-too")
 			eventually(t, pollShort, "the right is gone", func(context.Context) (bool, error) { return !h.mayMint("frozen"), nil })
 			_, err := h.client.RbacV1().Roles(h.name).Patch(t.Context(), api.GrantPrefix+"frozen", types.MergePatchType, []byte(`{"metadata":{"finalizers":null}}`), metav1.PatchOptions{})
 			if apierrors.IsNotFound(err) {
