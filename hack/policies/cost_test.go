@@ -150,7 +150,8 @@ func TestCostIsLinear(t *testing.T) {
 			}
 			small, large := least(test.large/10), least(test.large)
 			t.Logf("%d: %v, %d: %v", test.large/10, small, test.large, large)
-			if large > 40*small && large > 10*time.Millisecond {
+			// What grows with the square takes many seconds for the larger; below this it is the garbage collector's time that is compared.
+			if large > 40*small && large > 250*time.Millisecond {
 				t.Errorf("%v for %d, and %v for %d: the cost is not linear", small, test.large/10, large, test.large)
 			}
 		})
