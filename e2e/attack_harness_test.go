@@ -86,8 +86,8 @@ func (f *flood) stop() attack.Result {
 	}
 	result := f.read()
 	_ = f.stdin.Close()
-	_, err := io.Copy(io.Discard, f.stdout) // the line's end may come alone
-	must(f.t, err, "running a race")
-	must(f.t, <-f.ended, "running a race")
+	// The result is all there is. What is left of the connection, the line's end and its own, may be cut off.
+	_, _ = io.Copy(io.Discard, f.stdout)
+	<-f.ended
 	return *result
 }

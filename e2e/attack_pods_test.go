@@ -57,7 +57,7 @@ func admissionTime(t *testing.T) time.Duration {
 }
 
 // TestAttackCostOfPods: whatever a Pod's author puts into a Pod, podtoken's conditions and policies keep the API server busy for less
-// than a second longer than it is with the same data elsewhere. Each was more than half a minute, or less than the API server can tell.
+// than the same data elsewhere does, or for two seconds. Each was more than half a minute, or less than the API server can tell.
 // Everything is a dry run, as an attacker's would be, who leaves nothing.
 func TestAttackCostOfPods(t *testing.T) {
 	n := newNamespaceOf(t, rbacPrefix, nil) // where all policies look
@@ -118,24 +118,24 @@ func TestAttackCostOfPods(t *testing.T) {
 	}
 	for name, row := range rows {
 		t.Run(name, func(t *testing.T) {
-			// The machine may be busy with something else: the best of some tries counts, as it would be on a quiet machine. The times of the whole
-			// requests, which depend on much more, are for the reader.
-			const tries, limit = 5, time.Second
-			least := time.Hour
+			// The machine may be busy with something else, or slow: the best of some tries counts, and where the same data takes long without podtoken,
+			// so long. hack/policies measures the expressions alone, by the time of the CPU.
+			const tries, floor = 5, 2 * time.Second
+			limit, least := floor, time.Hour
 			for range tries {
 				start := time.Now()
 				must(t, row.same(), "creating the same without podtoken")
 				same := time.Since(start)
+				limit = max(limit, same)
 				before := admissionTime(t)
 				start = time.Now()
-				var err error
-				contention := contended(t, func() { err = row.request() })
+				err := row.request()
 				took := time.Since(start)
 				if row.want == "" && err != nil || row.want != "" && (err == nil || !strings.Contains(err.Error(), row.want)) {
 					t.Fatalf("got %v, want %q", err, row.want)
 				}
-				admission := time.Duration(float64(admissionTime(t)-before) / contention)
-				t.Logf("%v in podtoken's conditions, policies and webhook, by %.1f for other work; the request %v, the same without podtoken %v", admission, contention, took, same)
+				admission := admissionTime(t) - before
+				t.Logf("%v in podtoken's conditions, policies and webhook; the request %v, the same without podtoken %v", admission, took, same)
 				if least = min(least, admission); least < limit {
 					return
 				}

@@ -301,8 +301,13 @@ func (n *testNamespace) dump() {
 	}
 }
 
+// patience is how many times longer than on a quiet machine things may take: the suite itself, or other builds, may keep all cores busy.
+const patience = 3
+
+// eventually waits for what takes at most the given time on a quiet machine.
 func eventually(t *testing.T, timeout time.Duration, what string, condition wait.ConditionWithContextFunc) {
 	t.Helper()
+	timeout *= patience
 	var last error
 	err := wait.PollUntilContextTimeout(t.Context(), 200*time.Millisecond, timeout, true, func(ctx context.Context) (bool, error) {
 		ok, err := condition(ctx)

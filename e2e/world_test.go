@@ -37,7 +37,7 @@ var (
 )
 
 // booting holds clusters that boot: eight at a time would keep two cores so busy that nothing else gets on.
-var booting = make(chan struct{}, 2)
+var booting = make(chan struct{}, 3)
 
 // newWorld boots a cluster; podtoken is not installed yet.
 func newWorld(ctx context.Context, name string, changes ...func(*cluster.Options)) (*world, error) {
@@ -89,12 +89,17 @@ func ownWorld(t *testing.T, suffix string) *world {
 	return w
 }
 
-// emptyWorld boots a cluster of this test's own, without podtoken.
+// ownWorlds is how many clusters of tests there are at a time beside the one of all: more would keep two cores busy by themselves.
+var ownWorlds = make(chan struct{}, 3)
+
+// emptyWorld boots a cluster of this test's own, without podtoken. A test must not have two: it would wait for itself.
 func emptyWorld(t *testing.T, suffix string, changes ...func(*cluster.Options)) *world {
 	t.Helper()
 	if !testCluster.Owned() {
 		t.Skip("the components of a cluster that is not ours are not stopped")
 	}
+	ownWorlds <- struct{}{}
+	t.Cleanup(func() { <-ownWorlds })
 	w, err := newWorld(t.Context(), clusterName("-"+suffix), changes...)
 	must(t, err, "booting a cluster")
 	t.Cleanup(func() {
