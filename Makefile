@@ -43,13 +43,13 @@ test-alerts: ## Alerts, dashboard and metrics, with Prometheus's own code.
 
 e2e: cluster-tools ## The suite on a real Kubernetes (KUBECONFIG and PODTOKEN_E2E_REGISTRY choose another cluster).
 	cd e2e && go test -count=1 -timeout 20m ./attack ./cluster/...
-	cd e2e && go test -count=1 -timeout 45m -parallel 16 -v .
+	cd e2e && go test -count=1 -timeout 60m -parallel 16 -v .
 
 # What takes long and is the same on every version.
 SAME_ON_ALL_VERSIONS := TestComparedWithAProjectedVolume|TestKilledTwoHundredTimes|TestReplicasComeAndGo|TestExampleApplication
 e2e-versions: ## The suite on older versions of Kubernetes, without what is the same on all of them (KUBERNETES=1.35 for one).
 	for version in $${KUBERNETES:-$$($(CLUSTER) versions | tail -n +2)}; do echo "=== Kubernetes $$version"; \
-		(cd e2e && PODTOKEN_E2E_KUBERNETES=$$version go test -count=1 -timeout 45m -parallel 16 -v -skip '$(SAME_ON_ALL_VERSIONS)' .); done
+		(cd e2e && PODTOKEN_E2E_KUBERNETES=$$version go test -count=1 -timeout 60m -parallel 16 -v -skip '$(SAME_ON_ALL_VERSIONS)' .); done
 
 cluster-tools: ## Build Kubernetes, helm and cert-manager once, and install the Debian packages that tests need.
 	@$(CLUSTER) build >/dev/null
