@@ -7,10 +7,7 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/apiserver/pkg/admission"
-	"k8s.io/apiserver/pkg/authentication/user"
 )
 
 // grantObject returns the metadata of a grant of ServiceAccount web/shop, changed.
@@ -26,6 +23,12 @@ func grantObject(changes ...func(*metav1.ObjectMeta)) metav1.ObjectMeta {
 	return meta
 }
 
+// creates is the rule of a grant that the guard limits.
+func creates(names ...string) rbacv1.PolicyRule {
+	return rbacv1.PolicyRule{APIGroups: []string{""}, Resources: []string{"serviceaccounts/token"}, Verbs: []string{"create"}, ResourceNames: names}
+}
+
+// virtual is another rule of a grant.
 func virtual(resource, verb string, names ...string) rbacv1.PolicyRule {
 	return rbacv1.PolicyRule{APIGroups: []string{"podtoken.dev"}, Resources: []string{resource}, Verbs: []string{verb}, ResourceNames: names}
 }
@@ -33,7 +36,7 @@ func virtual(resource, verb string, names ...string) rbacv1.PolicyRule {
 // grantRules are the rules of a grant, in their order: the mark is the second.
 func grantRules() []rbacv1.PolicyRule {
 	return []rbacv1.PolicyRule{
-		{APIGroups: []string{""}, Resources: []string{"serviceaccounts/token"}, Verbs: []string{"create"}, ResourceNames: []string{"shop"}},
+		creates("shop"),
 		virtual("tokens", "mint", "shop"), virtual("lifetimes", "mint", "3600"), virtual("audiences", "renew", "api"), virtual("audiences", "mint", "vault"),
 	}
 }
@@ -95,32 +98,10 @@ func TestControllerGuardOnObjectsThatOthersChanged(t *testing.T) {
 		"the deletion of one that is not podtoken's": {role(grantRules(), unlabeled), nil, "the controller writes only objects that are named"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got := newPolicy(t, "podtoken-controller-guard").verdict(t, controllerWrite(test.new, test.old))
+			got := newPolicy(t, "podtoken-controller-guard").verdict(t, writing(t, test.new, test.old, caller(controllerUser)))
 			if (test.want == "") != (got == "") || !strings.Contains(got, test.want) {
 				t.Errorf("denied with %q, want %q", got, test.want)
 			}
 		})
 	}
-}
-
-// controllerWrite is the controller's update of an object, or its deletion if there is no new one.
-func controllerWrite(object, old runtime.Object) *admission.VersionedAttributes {
-	kind, resource := "Role", "roles"
-	if _, ok := old.(*rbacv1.RoleBinding); ok {
-		kind, resource = "RoleBinding", "rolebindings"
-	}
-	version := schema.GroupVersion{Group: "rbac.authorization.k8s.io", Version: "v1"}
-	operation, options := admission.Update, runtime.Object(&metav1.UpdateOptions{})
-	if object == nil {
-		operation, options = admission.Delete, &metav1.DeleteOptions{}
-	}
-	request := &admission.VersionedAttributes{
-		Attributes: admission.NewAttributesRecord(object, old, version.WithKind(kind), "web", "podtoken:shop", version.WithResource(resource), "", operation, options,
-			false, &user.DefaultInfo{Name: "system:serviceaccount:podtoken-system:podtoken-controller"}),
-		VersionedOldObject: admission.NewLazyObject(old), VersionedKind: version.WithKind(kind),
-	}
-	if object != nil {
-		request.VersionedObject = admission.NewLazyObject(object)
-	}
-	return request
 }

@@ -44,7 +44,7 @@ func deref(seconds *int64) any {
 
 // evaluate asks a guard, through the admission attributes that the API server makes of the request.
 func (c *tokenCase) evaluate(ctx context.Context, guard *Policy, authz authorizer.UnconditionalAuthorizer) validating.ValidateResult {
-	request := newRequest(&authenticationv1.TokenRequest{Spec: c.spec}, nil, tokenRequestKind, c.namespace, c.name, "serviceaccounts", "token", c.by)
+	request := newRequest(&authenticationv1.TokenRequest{Spec: c.spec}, nil, tokenRequestKind, c.namespace, c.name, accounts, "token", c.by)
 	return guard.Evaluate(ctx, request, authz)
 }
 

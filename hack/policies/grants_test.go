@@ -10,13 +10,9 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/apiserver/pkg/admission"
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 )
-
-const controllerUser = "system:serviceaccount:podtoken-system:podtoken-controller"
 
 // writer is the authorizer of who writes a Role or a RoleBinding in namespace web.
 type writer struct {
@@ -49,46 +45,17 @@ func (w *writer) Authorize(_ context.Context, a authorizer.Attributes) (authoriz
 			return authorizer.DecisionAllow, reason, nil
 		}
 	default:
-		return authorizer.DecisionDeny, "", fmt.Errorf("a question that nobody has to ask: %s", question)
+		return authorizer.DecisionDeny, "", fmt.Errorf("a question that the policy need not ask: %s", question)
 	}
 	return authorizer.DecisionNoOpinion, "", nil
-}
-
-var rbacGroup = rbacv1.SchemeGroupVersion
-
-// writing is the creation of a Role or RoleBinding, or its update.
-func writing(object, old metav1.Object, by user.Info) *admission.VersionedAttributes {
-	kind, resource := "Role", "roles"
-	if _, ok := object.(*rbacv1.RoleBinding); ok {
-		kind, resource = "RoleBinding", "rolebindings"
-	}
-	var before runtime.Object
-	if old != nil {
-		before = old.(runtime.Object)
-	}
-	attributes := newRequest(object.(runtime.Object), before, rbacGroup.WithKind(kind), "web", object.GetName(), resource, "", by)
-	operation, options := attributes.GetOperation(), attributes.GetOperationOptions()
-	attributes.Attributes = admission.NewAttributesRecord(object.(runtime.Object), before, rbacGroup.WithKind(kind), "web", object.GetName(),
-		schema.GroupVersionResource{Group: rbacGroup.Group, Version: rbacGroup.Version, Resource: resource}, "", operation, options, false, by)
-	return attributes
 }
 
 func role(name string, rules ...rbacv1.PolicyRule) *rbacv1.Role {
 	return &rbacv1.Role{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: "web"}, Rules: rules}
 }
 
-// creates is the rule of a grant that the guard limits.
-func creates(names ...string) rbacv1.PolicyRule {
-	return rbacv1.PolicyRule{APIGroups: []string{""}, Resources: []string{"serviceaccounts/token"}, Verbs: []string{"create"}, ResourceNames: names}
-}
-
-// mints is another rule of a grant.
-func mints(resource string, names ...string) rbacv1.PolicyRule {
-	return rbacv1.PolicyRule{APIGroups: []string{"podtoken.dev"}, Resources: []string{resource}, Verbs: []string{"mint"}, ResourceNames: names}
-}
-
 func binding(name, kind, of string) *rbacv1.RoleBinding {
-	return &rbacv1.RoleBinding{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: "web"}, RoleRef: rbacv1.RoleRef{APIGroup: rbacGroup.Group, Kind: kind, Name: of}}
+	return &rbacv1.RoleBinding{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: "web"}, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: kind, Name: of}}
 }
 
 func labelled[T metav1.Object](object T) T {
@@ -126,7 +93,7 @@ func TestGrantsStay(t *testing.T) {
 		name        string
 		by          user.Info
 		now         writer
-		object, old metav1.Object
+		object, old runtime.Object
 		want        string
 	}{
 		{"1 the controller", caller(controllerUser), writer{}, role("podtoken:shop", creates("shop")), nil, ""},
@@ -156,25 +123,25 @@ func TestGrantsStay(t *testing.T) {
 		{"5 an update of a Role without rules", account, granted(), role("a", creates("shop")), role("a"), handed},
 		{"5 nine names", account, granted(), role("a", creates(strings.Split("abcdefghi", "")...)), nil, large},
 		{"5 nine rules", account, granted(), role("a", append(slices.Clone(seven), creates("mine"), creates("shop"))...), nil, large},
-		{"5 an audience", account, writer{podtoken: map[string]string{"mint audiences vault": byGrant}}, role("a", mints("audiences", "vault")), nil, minted + `audiences "vault"`},
-		{"5 the second of two audiences", account, writer{podtoken: map[string]string{"mint audiences a": byHand, "mint audiences b": byGrant}}, role("a", mints("audiences", "a", "b")), nil, minted + `audiences "b"`},
-		{"5 an audience, the right went", account, writer{}, role("a", mints("audiences", "vault")), nil, minted},
-		{"5 a lifetime", account, writer{podtoken: map[string]string{"mint lifetimes 86400": byGrant}}, role("a", mints("audiences"), mints("lifetimes", "86400")), nil, minted + `lifetimes "86400"`},
-		{"5 a long audience", account, writer{}, role("a", mints("audiences", strings.Repeat("\n", 5000))), nil, minted},
-		{"5 the mark", account, granted(), role("a", mints("tokens", "shop")), nil, minted},
+		{"5 an audience", account, writer{podtoken: map[string]string{"mint audiences vault": byGrant}}, role("a", virtual("audiences", "mint", "vault")), nil, minted + `audiences "vault"`},
+		{"5 the second of two audiences", account, writer{podtoken: map[string]string{"mint audiences a": byHand, "mint audiences b": byGrant}}, role("a", virtual("audiences", "mint", "a", "b")), nil, minted + `audiences "b"`},
+		{"5 an audience, the right went", account, writer{}, role("a", virtual("audiences", "mint", "vault")), nil, minted},
+		{"5 a lifetime", account, writer{podtoken: map[string]string{"mint lifetimes 86400": byGrant}}, role("a", virtual("audiences", "mint"), virtual("lifetimes", "mint", "86400")), nil, minted + `lifetimes "86400"`},
+		{"5 a long audience", account, writer{}, role("a", virtual("audiences", "mint", strings.Repeat("\n", 5000))), nil, minted},
+		{"5 the mark", account, granted(), role("a", virtual("tokens", "mint", "shop")), nil, minted},
 		{"5 two resources in a rule", account, granted(), role("a", rbacv1.PolicyRule{APIGroups: []string{"podtoken.dev"}, Resources: []string{"audiences", "lifetimes"}, Verbs: []string{"mint"}, ResourceNames: []string{"3600"}}), nil, large},
-		{"5 nine audiences", account, granted(), role("a", mints("audiences", strings.Split("abcdefghi", "")...)), nil, large},
+		{"5 nine audiences", account, granted(), role("a", virtual("audiences", "mint", strings.Split("abcdefghi", "")...)), nil, large},
 		{"6 the mark beside a Role by hand", account, writer{tokens: map[string]string{"shop": byHand}, marks: []string{"shop"}}, role("a", creates("shop")), nil, handed},
 		{"7 another reason", account, writer{tokens: map[string]string{"shop": unknown}}, role("a", creates("shop")), nil, handed},
 		{"7 another reason, a person", jane, writer{tokens: map[string]string{"shop": unknown}}, role("a", creates("shop")), nil, ""},
 		{"8 a right by hand", account, byHandAll(), role("a", creates("shop")), nil, ""},
 		{"8 for all", jane, writer{tokens: map[string]string{"*": byAdmin}}, role("a", creates()), nil, ""},
 		{"8 eight names", jane, byHandAll(), role("a", creates(strings.Split("abcdefgh", "")...)), nil, ""},
-		{"8 an audience by hand", account, writer{podtoken: map[string]string{"mint audiences vault": byHand}}, role("a", mints("audiences", "vault")), nil, ""},
-		{"8 all audiences", jane, writer{}, role("a", mints("audiences")), nil, ""},
+		{"8 an audience by hand", account, writer{podtoken: map[string]string{"mint audiences vault": byHand}}, role("a", virtual("audiences", "mint", "vault")), nil, ""},
+		{"8 all audiences", jane, writer{}, role("a", virtual("audiences", "mint")), nil, ""},
 		{
 			"8 eight of each", jane, writer{tokens: map[string]string{"*": byAdmin}, podtoken: map[string]string{"mint audiences a": byAdmin, "mint lifetimes 3600": byAdmin}},
-			role("a", creates(strings.Split("abcdefgh", "")...), mints("audiences", slices.Repeat([]string{"a"}, 7)...), mints("lifetimes", "3600")), nil, "",
+			role("a", creates(strings.Split("abcdefgh", "")...), virtual("audiences", "mint", slices.Repeat([]string{"a"}, 7)...), virtual("lifetimes", "mint", "3600")), nil, "",
 		},
 		{"8 another verb", account, granted(), role("a", rbacv1.PolicyRule{APIGroups: []string{""}, Resources: []string{"serviceaccounts/token"}, Verbs: []string{"get"}}), nil, ""},
 		{"8 rules that are not changed", caller(operator), writer{}, kept(role("a", creates("shop"))), role("a", creates("shop")), ""},
@@ -187,7 +154,7 @@ func TestGrantsStay(t *testing.T) {
 	for _, row := range rows {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
-			got := denials(policy.Evaluate(t.Context(), writing(row.object, row.old, row.by), &row.now))
+			got := denials(policy.Evaluate(t.Context(), writing(t, row.object, row.old, row.by), &row.now))
 			if (row.want == "") != (got == "") || !strings.Contains(got, row.want) {
 				t.Errorf("denied with %q, want %q", got, row.want)
 			}
@@ -220,7 +187,7 @@ func TestLargeRoles(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			if got := denials(policy.Evaluate(t.Context(), writing(row.object, nil, caller("jane")), &row.now)); got != "" || row.now.asked != row.asked {
+			if got := denials(policy.Evaluate(t.Context(), writing(t, row.object, nil, caller("jane")), &row.now)); got != "" || row.now.asked != row.asked {
 				t.Errorf("denied with %q after %d questions, want %d", got, row.now.asked, row.asked)
 			}
 		})

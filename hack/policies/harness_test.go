@@ -10,6 +10,8 @@ import (
 
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -45,11 +47,11 @@ func documents(tb testing.TB, file string, f func(kind, name string, document []
 		} else if err != nil {
 			tb.Fatalf("%s: %v", file, err)
 		}
-		var meta metav1.PartialObjectMetadata
-		if err := yaml.Unmarshal(raw.Raw, &meta); err != nil {
+		var head metav1.PartialObjectMetadata
+		if err := yaml.Unmarshal(raw.Raw, &head); err != nil {
 			tb.Fatalf("%s: %v", file, err)
 		}
-		f(meta.Kind, meta.Name, raw.Raw)
+		f(head.Kind, head.Name, raw.Raw)
 	}
 }
 
@@ -114,33 +116,61 @@ func newWebhook(tb testing.TB) matchconditions.Matcher {
 	return matchconditions.NewMatcher(compiled, webhook.FailurePolicy, "webhook", "admit", webhook.Name)
 }
 
-// newRequest makes the attributes of a request for an object, which replaces another unless old is nil. Each evaluation needs its own,
-// which keep what was converted.
-func newRequest(object, old runtime.Object, kind schema.GroupVersionKind, namespace, name, resource, subresource string, by user.Info) *admission.VersionedAttributes {
-	operation, options := admission.Create, runtime.Object(&metav1.CreateOptions{})
-	if old != nil {
-		operation, options = admission.Update, &metav1.UpdateOptions{}
+// newRequest makes the attributes of a request: the creation of an object if there is no old one, the deletion of the old one if there is no
+// new one, else an update. Each evaluation needs its own, which keep what was converted.
+func newRequest(object, old runtime.Object, kind schema.GroupVersionKind, namespace, name string, resource schema.GroupVersionResource, subresource string,
+	by user.Info,
+) *admission.VersionedAttributes {
+	operation, options := admission.Update, runtime.Object(&metav1.UpdateOptions{})
+	switch {
+	case old == nil:
+		operation, options = admission.Create, &metav1.CreateOptions{}
+	case object == nil:
+		operation, options = admission.Delete, &metav1.DeleteOptions{}
 	}
 	return &admission.VersionedAttributes{
-		Attributes: admission.NewAttributesRecord(object, old, kind, namespace, name, schema.GroupVersionResource{Version: "v1", Resource: resource}, subresource,
-			operation, options, false, by),
+		Attributes:      admission.NewAttributesRecord(object, old, kind, namespace, name, resource, subresource, operation, options, false, by),
 		VersionedObject: admission.NewLazyObject(object), VersionedOldObject: admission.NewLazyObject(old), VersionedKind: kind,
 	}
 }
 
+// Who sends requests, and about what.
+const controllerUser = "system:serviceaccount:podtoken-system:podtoken-controller"
+
 var (
-	podKind = schema.GroupVersionKind{Version: "v1", Kind: "Pod"}
-	author  = &user.DefaultInfo{Name: "author"}
+	author   = &user.DefaultInfo{Name: "author"}
+	podKind  = corev1.SchemeGroupVersion.WithKind("Pod")
+	pods     = corev1.SchemeGroupVersion.WithResource("pods")
+	accounts = corev1.SchemeGroupVersion.WithResource("serviceaccounts")
 )
+
+// writing is a request about a Role or RoleBinding in namespace web: see newRequest.
+func writing(tb testing.TB, object, old runtime.Object, by user.Info) *admission.VersionedAttributes {
+	tb.Helper()
+	either := object
+	if either == nil {
+		either = old
+	}
+	kind, resource := "Role", "roles"
+	if _, ok := either.(*rbacv1.RoleBinding); ok {
+		kind, resource = "RoleBinding", "rolebindings"
+	}
+	named, err := meta.Accessor(either)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	version := rbacv1.SchemeGroupVersion
+	return newRequest(object, old, version.WithKind(kind), "web", named.GetName(), version.WithResource(resource), "", by)
+}
 
 // creation of a Pod.
 func creation(pod *corev1.Pod, namespace string) *admission.VersionedAttributes {
-	return newRequest(pod, nil, podKind, namespace, pod.Name, "pods", "", author)
+	return newRequest(pod, nil, podKind, namespace, pod.Name, pods, "", author)
 }
 
 // debugging of a Pod: an update of its ephemeral containers.
 func debugging(pod, old *corev1.Pod, namespace string) *admission.VersionedAttributes {
-	return newRequest(pod, old, podKind, namespace, pod.Name, "pods", "ephemeralcontainers", author)
+	return newRequest(pod, old, podKind, namespace, pod.Name, pods, "ephemeralcontainers", author)
 }
 
 // allowed is an authorizer of a ServiceAccount that may request tokens of some audiences.
