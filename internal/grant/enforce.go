@@ -195,38 +195,41 @@ func (r *Reconciler) applyRole(ctx context.Context, a *account, o observed, c co
 
 // writeBinding reports whether it wrote.
 func (r *Reconciler) writeBinding(ctx context.Context, a *account, o observed, _ content) (bool, error) {
-	current := o.binding
+	current, write := o.binding, r.applyBinding
 	if o.isBinding(current) {
 		return false, nil
 	}
 	if current != nil && (!o.owns(current) || current.RoleRef != o.roleRef()) { // roleRef is immutable
 		if kept(current) && current.RoleRef == o.roleRef() {
-			version, err := r.replaceBinding(ctx, o, current)
-			a.binding = expectVersion(version)
-			return err == nil, err
+			write = r.replaceBinding // Deleting it would leave it as it is.
+		} else {
+			if err := r.delete(ctx, current, "RoleBinding"); err != nil {
+				return false, err
+			}
+			if kept(current) {
+				return false, &foreignError{kind: "RoleBinding", namespace: o.Namespace, name: nameOf(o.Name)} // It is in the way until its finalizers are gone.
+			}
+			current = nil
 		}
-		if err := r.delete(ctx, current, "RoleBinding"); err != nil {
-			return false, err
-		}
-		if kept(current) {
-			return false, &foreignError{kind: "RoleBinding", namespace: o.Namespace, name: nameOf(o.Name)} // It is in the way until its finalizers are gone.
-		}
-		current = nil
 	}
+	err := write(ctx, a, o, current)
+	if err != nil && permanent(err) && current != nil && o.owns(current) {
+		err = r.replaceBinding(ctx, a, o, current) // What others wrote into it may be the reason.
+	}
+	return err == nil, err
+}
+
+// applyBinding writes the RoleBinding; current is the one that is there, or nil.
+func (r *Reconciler) applyBinding(ctx context.Context, a *account, o observed, current *rbacv1.RoleBinding) error {
 	binding := o.owner.binding()
 	if current != nil {
 		binding.WithUID(current.UID)
 	}
-	err := r.apply(ctx, o, binding, current != nil, "RoleBinding")
-	version := binding.ResourceVersion
-	if err != nil && permanent(err) && current != nil {
-		version, err = r.replaceBinding(ctx, o, current) // What others wrote into it may be the reason.
+	if err := r.apply(ctx, o, binding, current != nil, "RoleBinding"); err != nil {
+		return err
 	}
-	if err != nil {
-		return false, err
-	}
-	a.binding = expectVersion(version)
-	return true, nil
+	a.binding = expectVersion(binding.ResourceVersion)
+	return nil
 }
 
 // apply writes one of podtoken's objects.

@@ -53,9 +53,14 @@ func (r *Reconciler) markRulesOnly(ctx context.Context, o observed) error {
 	return err
 }
 
-// replaceBinding makes the RoleBinding that is there the one that is wanted; roleRef is immutable, and has to be right.
-func (r *Reconciler) replaceBinding(ctx context.Context, o observed, current *rbacv1.RoleBinding) (*string, error) {
-	return r.patch(ctx, &rbacv1.RoleBinding{ObjectMeta: identity(current)}, "RoleBinding", append(o.metadata(nil), add("/subjects", o.subjects()))...)
+// replaceBinding makes the RoleBinding that is there the one that is wanted; its signature is that of applyBinding. roleRef is immutable, and
+// has to be right.
+func (r *Reconciler) replaceBinding(ctx context.Context, a *account, o observed, current *rbacv1.RoleBinding) error {
+	version, err := r.patch(ctx, &rbacv1.RoleBinding{ObjectMeta: identity(current)}, "RoleBinding", append(o.metadata(nil), add("/subjects", o.subjects()))...)
+	if err == nil {
+		a.binding = expectVersion(version)
+	}
+	return err
 }
 
 func (r *Reconciler) patchRole(ctx context.Context, current *rbacv1.Role, operations ...operation) (*string, error) {
