@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"context"
-	"fmt"
 	"strings"
 	"testing"
 
@@ -19,19 +18,19 @@ import (
 
 const (
 	grantsPolicy = "podtoken-grants"
-	// heirPrefix begins the name of the namespace that the policy for grants does not look at.
+	// heirPrefix begins the name of the namespace that the policy for grants leaves out.
 	heirPrefix = allowedPrefix + "heirs-"
 )
 
-// heirs are who tries to have more of the grant of a ServiceAccount than that ServiceAccount: the owner of the namespace, who is no administrator, and
-// ServiceAccount cart, by the hand of ServiceAccount shop, which has a grant and may write Roles.
+// heirs try to get more of a grant than the ServiceAccount that it was made for: mallory, the owner of the namespace, who is no administrator; and
+// ServiceAccount cart, with the help of ServiceAccount shop, which has a grant and may write Roles.
 type heirs struct {
 	*testNamespace
 	mallory, shop, cart kubernetes.Interface
 }
 
-// handedOn: by writing Roles and RoleBindings nobody gets the right of a grant without its mark, or the grant of another. In the namespace that the
-// policy for grants does not look at, each of them succeeds.
+// handedOn: writing Roles and RoleBindings gives no user and no ServiceAccount the right of a grant without its mark, or the grant of another. In the
+// namespace that the policy for grants leaves out, each attempt succeeds.
 func (a *arena) handedOn(t *testing.T) {
 	policies := a.client.AdmissionregistrationV1().ValidatingAdmissionPolicies()
 	_, err := policies.Patch(t.Context(), grantsPolicy, types.JSONPatchType, mustJSON(t, []any{map[string]any{
@@ -39,8 +38,8 @@ func (a *arena) handedOn(t *testing.T) {
 	}}), metav1.PatchOptions{})
 	must(t, err, "taking a namespace out of policy %q", grantsPolicy)
 	guarded, control := a.heirs(t, allowedPrefix), a.heirs(t, heirPrefix)
-	eventually(t, pollShort, "the policy does not look at "+control.name, func(context.Context) (bool, error) {
-		_, err := control.mallory.RbacV1().Roles(control.name).Create(t.Context(), &rbacv1.Role{ObjectMeta: metav1.ObjectMeta{Name: api.GrantPrefix + "nobody"}},
+	eventually(t, pollShort, "the policy leaves out "+control.name, func(context.Context) (bool, error) {
+		_, err := control.mallory.RbacV1().Roles(control.name).Create(t.Context(), &rbacv1.Role{ObjectMeta: metav1.ObjectMeta{Name: api.GrantPrefix + "any"}},
 			metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
 		return err == nil, err
 	})
@@ -52,26 +51,22 @@ func (a *arena) handedOn(t *testing.T) {
 	for name, row := range map[string]struct {
 		want string
 		do   func(h *heirs) error // until the first request that fails
-		loot func(h *heirs) error // what is got by it
+		loot func(h *heirs)       // what is got by it then, if that is more than the objects
 	}{
 		"the right alone": {handed, func(h *heirs) error {
 			return first(h.role(h.shop, "handed", rule("", "serviceaccounts/token", "create", "shop")), h.bind(h.shop, "handed", "handed", h.subject("cart")))
-		}, func(h *heirs) error { return h.unbound(h.cart, "shop") }},
+		}, func(h *heirs) { h.unbound(h.cart, "shop") }},
 		"an audience": {handed, func(h *heirs) error {
 			return first(h.role(h.shop, "audience", rule(api.RBACGroup, api.ResourceAudiences, api.VerbMint, audienceDeclared)), h.bind(h.shop, "audience", "audience", h.subject("cart")))
-		}, func(h *heirs) error {
-			return h.has("cart", api.VerbMint, api.RBACGroup, api.ResourceAudiences, audienceDeclared)
-		}},
+		}, func(h *heirs) { h.mayMintDeclared("cart") }},
 		"a whole grant": {bound, func(h *heirs) error {
 			return h.bind(h.shop, "lend", api.GrantPrefix+"shop", h.subject("till"))()
-		}, func(h *heirs) error {
-			return h.has("till", api.VerbMint, api.RBACGroup, api.ResourceAudiences, audienceDeclared)
-		}},
+		}, func(h *heirs) { h.mayMintDeclared("till") }},
 		"a grant to come": {grant, func(h *heirs) error {
 			return first(h.role(h.mallory, api.GrantPrefix+"late"), h.bind(h.mallory, "dangling", api.GrantPrefix+"late", h.user("mallory")), func() error {
 				return h.mallory.RbacV1().Roles(h.name).Delete(t.Context(), api.GrantPrefix+"late", metav1.DeleteOptions{})
 			})
-		}, func(h *heirs) error {
+		}, func(h *heirs) {
 			h.account("late")
 			h.declares("late")
 			h.granted("late", audienceDeclared)
@@ -79,19 +74,19 @@ func (a *arena) handedOn(t *testing.T) {
 				err := h.role(h.mallory, "mine", rule("", "serviceaccounts/token", "create", "late"))()
 				return err == nil, err
 			})
-			return first(h.bind(h.mallory, "mine", "mine", h.user("mallory")), func() error {
-				return h.mallory.RbacV1().RoleBindings(h.name).Delete(t.Context(), "dangling", metav1.DeleteOptions{})
-			}, func() error { return h.unbound(h.mallory, "late") })
+			must(t, h.bind(h.mallory, "mine", "mine", h.user("mallory"))(), "binding the Role")
+			must(t, h.mallory.RbacV1().RoleBindings(h.name).Delete(t.Context(), "dangling", metav1.DeleteOptions{}), "deleting the other RoleBinding")
+			h.unbound(h.mallory, "late")
 		}},
 		"a grant that is there": {bound, func(h *heirs) error {
 			return h.bind(h.shop, "again", api.GrantPrefix+"shop", h.user("mallory"))()
-		}, func(*heirs) error { return nil }},
+		}, nil},
 		"the label": {grant, func(h *heirs) error {
 			_, err := h.mallory.RbacV1().RoleBindings(h.name).Create(t.Context(), &rbacv1.RoleBinding{
 				ObjectMeta: metav1.ObjectMeta{Name: "labelled", Labels: map[string]string{api.LabelGrant: "true"}},
 				RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: "mallory"}}, metav1.CreateOptions{})
 			return err
-		}, func(*heirs) error { return nil }},
+		}, nil},
 		"a finalizer and an owner": {grant, func(h *heirs) error {
 			root, err := h.client.CoreV1().ConfigMaps(h.name).Get(t.Context(), "kube-root-ca.crt", metav1.GetOptions{})
 			must(t, err, "reading a ConfigMap")
@@ -100,7 +95,7 @@ func (a *arena) handedOn(t *testing.T) {
 				"metadata": map[string]any{"finalizers": []string{"example.com/keep"}, "ownerReferences": []metav1.OwnerReference{
 					owner, {APIVersion: "v1", Kind: "ConfigMap", Name: root.Name, UID: root.UID}}}}), metav1.PatchOptions{})
 			return err
-		}, func(h *heirs) error {
+		}, func(h *heirs) {
 			// Without the policy the controller has to get along with it: the grant grows, shrinks and goes nevertheless.
 			h.create("frozen-too", annotations("audience.other", "other"), gated("frozen"))
 			h.granted("frozen", "other", audienceDeclared)
@@ -109,10 +104,9 @@ func (a *arena) handedOn(t *testing.T) {
 			h.delete("frozen-too")
 			eventually(t, pollShort, "the right is gone", func(context.Context) (bool, error) { return !h.mayMint("frozen"), nil })
 			_, err := h.client.RbacV1().Roles(h.name).Patch(t.Context(), api.GrantPrefix+"frozen", types.MergePatchType, []byte(`{"metadata":{"finalizers":null}}`), metav1.PatchOptions{})
-			if apierrors.IsNotFound(err) {
-				return nil
+			if !apierrors.IsNotFound(err) {
+				must(t, err, "removing the finalizer")
 			}
-			return err
 		}},
 	} {
 		if err := row.do(guarded); !apierrors.IsForbidden(err) || !strings.Contains(err.Error(), row.want) {
@@ -120,8 +114,8 @@ func (a *arena) handedOn(t *testing.T) {
 		}
 		if err := row.do(control); err != nil {
 			t.Errorf("%s, without the policy: %v, want success", name, err)
-		} else if err := row.loot(control); err != nil {
-			t.Errorf("%s, without the policy: nothing was got by it: %v", name, err)
+		} else if row.loot != nil {
+			row.loot(control)
 		}
 	}
 }
@@ -176,24 +170,20 @@ func (h *heirs) user(name string) rbacv1.Subject {
 }
 
 // unbound requests a token of the ServiceAccount that is bound to nothing, for an audience that no Pod declares.
-func (h *heirs) unbound(by kubernetes.Interface, account string) error {
+func (h *heirs) unbound(by kubernetes.Interface, account string) {
 	const seconds = 1 << 32 // 136 years
-	var last error
 	eventually(h.t, pollShort, "an unbound token of "+account, func(ctx context.Context) (bool, error) {
-		var got *authenticationv1.TokenRequest
-		got, last = by.CoreV1().ServiceAccounts(h.name).CreateToken(ctx, account, &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{
+		got, err := by.CoreV1().ServiceAccounts(h.name).CreateToken(ctx, account, &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{
 			Audiences: []string{"https://undeclared.example.com"}, ExpirationSeconds: ptr(int64(seconds))}}, metav1.CreateOptions{})
-		return last == nil && got.Status.Token != "", last
+		return err == nil && got.Status.Token != "", err
 	})
-	return last
 }
 
-// has reports whether the ServiceAccount has a right after all.
-func (h *heirs) has(account, verb, group, resource, name string) error {
-	eventually(h.t, pollShort, account+" has the right", func(context.Context) (bool, error) {
-		return h.may(account, verb, group, resource, "", name), fmt.Errorf("%s %s %s", verb, resource, name)
+// mayMintDeclared waits until the ServiceAccount has the right to the audience that the Pods of shop declare.
+func (h *heirs) mayMintDeclared(account string) {
+	eventually(h.t, pollShort, account+" may mint for the audience of another", func(context.Context) (bool, error) {
+		return h.may(account, api.VerbMint, api.RBACGroup, api.ResourceAudiences, "", audienceDeclared), nil
 	})
-	return nil
 }
 
 // first returns the first error of some steps.

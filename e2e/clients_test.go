@@ -102,7 +102,7 @@ func TestClients(t *testing.T) {
 			n.create(name, annotations(r.annotations...), clientSpec(image, r))
 			n.ready(name)
 			first := n.tokenID(name, r.token)
-			eventually(t, r.within, "the service knows the client by its first token", func(context.Context) (bool, error) {
+			within(t, r.within, "the service knows the client by its first token", func(context.Context) (bool, error) {
 				return n.knownAs(name) == first, nil
 			})
 
@@ -112,7 +112,7 @@ func TestClients(t *testing.T) {
 				t.Fatal("the token was not replaced")
 			}
 			var next string
-			eventually(t, r.within, "the service knows the client by another token", func(context.Context) (bool, error) {
+			within(t, r.within, "the service knows the client by another token", func(context.Context) (bool, error) {
 				next = n.knownAs(name)
 				return next != first, nil
 			})

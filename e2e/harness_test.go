@@ -207,13 +207,13 @@ func (n *testNamespace) succeeded(name string) *corev1.Pod {
 
 func (n *testNamespace) until(name, what string, done func(*corev1.Pod) bool) *corev1.Pod {
 	n.t.Helper()
-	return n.untilWithin(4*time.Minute, name, what, done)
+	return n.untilWithin(patience*4*time.Minute, name, what, done)
 }
 
 func (n *testNamespace) untilWithin(limit time.Duration, name, what string, done func(*corev1.Pod) bool) *corev1.Pod {
 	n.t.Helper()
 	var pod *corev1.Pod
-	eventually(n.t, limit, fmt.Sprintf("pod %s/%s %s", n.name, name, what), func(ctx context.Context) (bool, error) {
+	within(n.t, limit, fmt.Sprintf("pod %s/%s %s", n.name, name, what), func(ctx context.Context) (bool, error) {
 		p, err := n.client.CoreV1().Pods(n.name).Get(ctx, name, metav1.GetOptions{})
 		if err != nil {
 			return false, err
@@ -307,7 +307,12 @@ const patience = 3
 // eventually waits for what takes at most the given time on a quiet machine.
 func eventually(t *testing.T, timeout time.Duration, what string, condition wait.ConditionWithContextFunc) {
 	t.Helper()
-	timeout *= patience
+	within(t, patience*timeout, what, condition)
+}
+
+// within waits for what podtoken or Kubernetes promises within that time, however busy the machine is.
+func within(t *testing.T, timeout time.Duration, what string, condition wait.ConditionWithContextFunc) {
+	t.Helper()
 	var last error
 	err := wait.PollUntilContextTimeout(t.Context(), 200*time.Millisecond, timeout, true, func(ctx context.Context) (bool, error) {
 		ok, err := condition(ctx)

@@ -86,7 +86,7 @@ func TestWhatTheApplicationDoesToTheFilesIsUndone(t *testing.T) {
 		n.meddle("pod", row.action, token)
 	}
 	var restored []logLine
-	eventually(t, soon, "the sidecar has restored each file", func(context.Context) (bool, error) {
+	within(t, soon, "the sidecar has restored each file", func(context.Context) (bool, error) {
 		restored = n.said("pod", "Token file restored")
 		return len(restored) >= len(rows), nil
 	})

@@ -145,7 +145,7 @@ func TestTokenDiesWithItsPod(t *testing.T) {
 	token := n.token("pod", "app", api.DefaultMountPath+"/token")
 	assertReview(t, token, audienceDefault, pod)
 	must(t, client.CoreV1().Pods(n.name).Delete(t.Context(), "pod", metav1.DeleteOptions{}), "deleting the pod")
-	eventually(t, 100*time.Second, "the deleted pod's token is refused", func(context.Context) (bool, error) {
+	within(t, 100*time.Second, "the deleted pod's token is refused", func(context.Context) (bool, error) {
 		return !review(t, token, audienceDefault).Authenticated, nil
 	})
 }
