@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// probeInterval is how long the result of a handshake with ourselves is the answer to /readyz. Whoever reaches the port can ask as often
-// as they like, and each handshake costs 25 times what the rest of an answer does.
+// probeInterval is how long the result of a handshake with ourselves is the answer to /readyz. Any Pod can request it as often as it
+// likes, and each handshake costs 25 times what the rest of an answer does.
 const probeInterval = time.Second
 
 // limitedProbe does one probe at a time, and keeps its result.

@@ -56,7 +56,7 @@ type Handler struct {
 	mutate  func(mutate.Input) mutate.Result
 	shedder *shedder
 	buffers bufferPool
-	// strangers is the log of requests that are no AdmissionReviews, or were not read. Whoever reaches the port can send them.
+	// strangers is the log of requests that are no AdmissionReviews, or were not read. Any client that reaches the port can send them.
 	strangers *sparselog.Logger
 }
 

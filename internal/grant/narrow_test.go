@@ -131,8 +131,8 @@ func TestRemovalsDoNotWaitForAdditions(t *testing.T) {
 	}
 }
 
-// What goes soon goes in time, although what is declared besides fails again and again, and is tried more and more rarely: a result with an
-// error says nothing of when to look again.
+// What goes soon goes in time, although what is declared besides fails again and again, and is tried more and more rarely: beside an error,
+// RequeueAfter has no effect.
 func TestRemovalsDoNotWaitForRetries(t *testing.T) {
 	for removal, inTime := range map[time.Duration]bool{lastRetry / 2: true, delay: false} {
 		t.Run(removal.String(), func(t *testing.T) {
@@ -146,9 +146,9 @@ func TestRemovalsDoNotWaitForRetries(t *testing.T) {
 			result, err := w.try()
 			switch {
 			case inTime && (err != nil || result.RequeueAfter <= 0 || result.RequeueAfter > removal):
-				t.Errorf("looked at again after %s (%v), want at most %s", result.RequeueAfter, err, removal)
+				t.Errorf("reconciled again after %s (%v), want at most %s", result.RequeueAfter, err, removal)
 			case !inTime && err == nil:
-				t.Errorf("looked at again after %s, want an error, which is tried again after at most %s", result.RequeueAfter, lastRetry)
+				t.Errorf("reconciled again after %s, want an error, which is tried again after at most %s", result.RequeueAfter, lastRetry)
 			}
 		})
 	}

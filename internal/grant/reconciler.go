@@ -70,8 +70,8 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	r.metrics.reconciles.WithLabelValues(string(done.outcome), string(done.reason)).Inc()
 	r.logger.Debug("ServiceAccount looked at", "outcome", string(done.outcome), "reason", string(done.reason),
 		"namespace", request.Namespace, "serviceAccount", request.Name)
-	// With an error controller-runtime looks again after lastRetry at the latest, and not before the backoff is over. What has to be taken away by
-	// then does not wait for what cannot be given.
+	// Beside an error controller-runtime ignores RequeueAfter, and waits for its backoff, up to lastRetry. What has to be taken away before
+	// must not wait for what cannot be given.
 	if err != nil && 0 < done.again && done.again < lastRetry {
 		r.logger.Error("Reconciler error", "namespace", request.Namespace, "serviceAccount", request.Name, "error", err, "tryingAgainAfter", done.again.String())
 		err = nil

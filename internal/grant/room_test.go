@@ -375,7 +375,7 @@ func TestTheRefusedTakeNoRoom(t *testing.T) {
 	})
 }
 
-// Those that give way to older ones are looked at again; when they are gone or the policy changes, there is room.
+// Those that give way to older ones are reconciled again; when they are gone or the policy changes, there is room.
 func TestGivingWay(t *testing.T) {
 	s := &declarations{limit: 3 << 10, collected: time.Now()}
 	rules, forbidden := &policy.Policy{}, ""
