@@ -21,6 +21,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/podtoken/podtoken/internal/servertest"
 )
 
 const interval = 2 * time.Second
@@ -72,30 +74,11 @@ func (h *harness) state(t *testing.T) state {
 	if current := h.store.Current(); current != nil {
 		s.Current = *current
 	}
-	values := gather(t, h.registry)
+	values := servertest.Metrics(t, h.registry)
 	s.Successes = values[`podtoken_test_reloads_total{result="success"}`]
 	s.Failures = values[`podtoken_test_reloads_total{result="failure"}`]
 	s.Healthy = values["podtoken_test_last_reload_successful"]
 	return s
-}
-
-func gather(t *testing.T, registry prometheus.Gatherer) map[string]float64 {
-	t.Helper()
-	families, err := registry.Gather()
-	if err != nil {
-		t.Fatal(err)
-	}
-	values := map[string]float64{}
-	for _, family := range families {
-		for _, metric := range family.GetMetric() {
-			name := family.GetName()
-			for _, label := range metric.GetLabel() {
-				name += fmt.Sprintf("{%s=%q}", label.GetName(), label.GetValue())
-			}
-			values[name] = metric.GetCounter().GetValue() + metric.GetGauge().GetValue()
-		}
-	}
-	return values
 }
 
 func TestWatch(t *testing.T) {
@@ -260,10 +243,10 @@ func TestCertificate(t *testing.T) {
 	if err := certificate.Load(); err != nil {
 		t.Fatal(err)
 	}
-	if got := gather(t, registry)["podtoken_certificate_expiry_timestamp_seconds"]; got != float64(notAfter.Unix()) {
+	if got := servertest.Metrics(t, registry)["podtoken_certificate_expiry_timestamp_seconds"]; got != float64(notAfter.Unix()) {
 		t.Errorf("expiry = %v, want %v", got, notAfter.Unix())
 	}
-	if got := gather(t, registry)["podtoken_certificate_start_timestamp_seconds"]; got != float64(notBefore.Unix()) {
+	if got := servertest.Metrics(t, registry)["podtoken_certificate_start_timestamp_seconds"]; got != float64(notBefore.Unix()) {
 		t.Errorf("start = %v, want %v", got, notBefore.Unix())
 	}
 

@@ -14,29 +14,11 @@ import (
 	"github.com/podtoken/podtoken/internal/servertest"
 )
 
-// values returns the metrics of a registry by name and the last label.
-func values(t *testing.T, registry *prometheus.Registry) map[string]int {
-	t.Helper()
-	families, err := registry.Gather()
-	if err != nil {
-		t.Fatal(err)
-	}
-	all := map[string]int{}
-	for _, family := range families {
-		for _, m := range family.GetMetric() {
-			labels := m.GetLabel()
-			key := family.GetName() + "/" + labels[len(labels)-1].GetValue()
-			all[key] = int(m.GetCounter().GetValue() + m.GetGauge().GetValue())
-		}
-	}
-	return all
-}
-
 // eventually fails unless the metrics get the values soon: connections end a moment after their callers have seen it.
-func eventually(t *testing.T, registry *prometheus.Registry, want map[string]int) {
+func eventually(t *testing.T, registry *prometheus.Registry, want map[string]float64) {
 	t.Helper()
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
-		got := values(t, registry)
+		got := servertest.Metrics(t, registry)
 		if maps.Equal(got, want) {
 			return
 		}
@@ -46,12 +28,12 @@ func eventually(t *testing.T, registry *prometheus.Registry, want map[string]int
 	}
 }
 
-func metricValues(open, all, address, handshake int) map[string]int {
-	return map[string]int{
-		"podtoken_open_connections/test":                    open,
-		"podtoken_connections_closed_total/ConnectionLimit": all,
-		"podtoken_connections_closed_total/AddressLimit":    address,
-		"podtoken_connections_closed_total/HandshakeFailed": handshake,
+func metricValues(open, all, address, handshake float64) map[string]float64 {
+	return map[string]float64{
+		`podtoken_open_connections{listener="test"}`:                                   open,
+		`podtoken_connections_closed_total{listener="test"}{reason="ConnectionLimit"}`: all,
+		`podtoken_connections_closed_total{listener="test"}{reason="AddressLimit"}`:    address,
+		`podtoken_connections_closed_total{listener="test"}{reason="HandshakeFailed"}`: handshake,
 	}
 }
 

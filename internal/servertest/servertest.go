@@ -3,10 +3,13 @@ package servertest
 
 import (
 	"bytes"
+	"fmt"
 	"net"
 	"strconv"
 	"sync"
 	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 // Buffer is a bytes.Buffer for several goroutines: a process writes its log while the test reads it.
@@ -25,6 +28,26 @@ func (b *Buffer) String() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.buffer.String()
+}
+
+// Metrics returns the counters and gauges of a registry: `podtoken_reloads_total{result="success"}`, with braces for each label.
+func Metrics(tb testing.TB, registry prometheus.Gatherer) map[string]float64 {
+	tb.Helper()
+	families, err := registry.Gather()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	values := map[string]float64{}
+	for _, family := range families {
+		for _, metric := range family.GetMetric() {
+			name := family.GetName()
+			for _, label := range metric.GetLabel() {
+				name += fmt.Sprintf("{%s=%q}", label.GetName(), label.GetValue())
+			}
+			values[name] = metric.GetCounter().GetValue() + metric.GetGauge().GetValue()
+		}
+	}
+	return values
 }
 
 // FreePort returns a port on which nothing listens, on any address.
