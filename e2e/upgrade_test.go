@@ -111,15 +111,17 @@ func (w *world) guardOutlivesReleases(t *testing.T) {
 	n.refresh("pod")
 }
 
-// guarded complains when there is a grant without its guard.
+// guarded complains when there is a grant without the policies that limit it.
 func (w *world) guarded(t *testing.T, after string) {
 	t.Helper()
 	admission := w.client.AdmissionregistrationV1()
-	if _, err := admission.ValidatingAdmissionPolicies().Get(t.Context(), guardPolicy, metav1.GetOptions{}); err != nil {
-		t.Errorf("after %s: %v", after, err)
-	}
-	if _, err := admission.ValidatingAdmissionPolicyBindings().Get(t.Context(), guardPolicy, metav1.GetOptions{}); err != nil {
-		t.Errorf("after %s: %v", after, err)
+	for _, policy := range []string{guardPolicy, grantsPolicy} {
+		if _, err := admission.ValidatingAdmissionPolicies().Get(t.Context(), policy, metav1.GetOptions{}); err != nil {
+			t.Errorf("after %s: %v", after, err)
+		}
+		if _, err := admission.ValidatingAdmissionPolicyBindings().Get(t.Context(), policy, metav1.GetOptions{}); err != nil {
+			t.Errorf("after %s: %v", after, err)
+		}
 	}
 	grants, err := w.client.RbacV1().Roles("").List(t.Context(), metav1.ListOptions{LabelSelector: api.LabelGrant})
 	if err != nil || len(grants.Items) == 0 {

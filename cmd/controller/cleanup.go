@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"strings"
 	"time"
 
@@ -88,6 +89,7 @@ func cleanupMapper() meta.RESTMapper {
 
 // Run does all steps. Where one fails the later ones are not tried, because an earlier part would undo them.
 func (c *cleanup) Run(ctx context.Context) error {
+	policies := fmt.Sprintf("%q", c.policies())
 	steps := []struct {
 		// left is what there still is when the step fails.
 		left string
@@ -113,12 +115,12 @@ func (c *cleanup) Run(ctx context.Context) error {
 			return c.deleteOne(ctx, kindSecret, c.options.namespace, c.options.secret)
 		}},
 		// API servers may have authorized requests by these grants whose bodies are still to come: the guard rejects them.
-		{fmt.Sprintf("ValidatingAdmissionPolicyBinding and ValidatingAdmissionPolicy %q", c.options.guard), c.waitForRequests},
-		// Helm keeps the guard, because it knows nothing of the grants.
-		{fmt.Sprintf("ValidatingAdmissionPolicyBinding and ValidatingAdmissionPolicy %q", c.options.guard), func(ctx context.Context) error {
-			return c.deleteGuard(ctx, kindInForce)
+		{"ValidatingAdmissionPolicyBindings and ValidatingAdmissionPolicies " + policies, c.waitForRequests},
+		// Helm keeps them, because it knows nothing of the grants.
+		{"ValidatingAdmissionPolicyBindings and ValidatingAdmissionPolicies " + policies, func(ctx context.Context) error {
+			return c.deletePolicies(ctx, kindInForce)
 		}},
-		{fmt.Sprintf("ValidatingAdmissionPolicy %q", c.options.guard), func(ctx context.Context) error { return c.deleteGuard(ctx, kindPolicy) }},
+		{"ValidatingAdmissionPolicies " + policies, func(ctx context.Context) error { return c.deletePolicies(ctx, kindPolicy) }},
 	}
 	for _, step := range steps {
 		if err := c.untilDone(ctx, step.do); err != nil {
@@ -164,12 +166,19 @@ func (c *cleanup) deleteOne(ctx context.Context, kind schema.GroupVersionKind, n
 	return nil
 }
 
-// deleteGuard deletes one part of the guard, if it is in the API.
-func (c *cleanup) deleteGuard(ctx context.Context, kind schema.GroupVersionKind) error {
-	if c.options.guard == "" {
-		return nil
+// policies are the names of those that limit what grants allow.
+func (c *cleanup) policies() []string {
+	return slices.DeleteFunc([]string{c.options.guard, c.options.grantsPolicy}, func(name string) bool { return name == "" })
+}
+
+// deletePolicies deletes them, or what puts them in force, as far as they are in the API.
+func (c *cleanup) deletePolicies(ctx context.Context, kind schema.GroupVersionKind) error {
+	for _, name := range c.policies() {
+		if err := c.deleteOne(ctx, kind, "", name); err != nil {
+			return err
+		}
 	}
-	return c.deleteOne(ctx, kind, "", c.options.guard)
+	return nil
 }
 
 // waitForRequests waits until every request has ended that an API server may have authorized by a grant.
@@ -230,7 +239,7 @@ func (c *cleanup) deleteGrants(ctx context.Context, kind schema.GroupVersionKind
 		}
 	}
 	if kept > 0 {
-		return fmt.Errorf("finalizers keep %d of the %ss with label %s: %s; remove the finalizers: %w",
+		return fmt.Errorf("finalizers keep %d of the %ss with label %s: %s; remove the finalizers (foregroundDeletion: or the dependents for which the deletion waits): %w",
 			kept, kind.Kind, api.LabelGrant, strings.Join(named, ", "), errStillThere)
 	}
 	if found > 0 {

@@ -17,6 +17,7 @@ type cleanupOptions struct {
 	lease                string
 	secret               string
 	guard                string
+	grantsPolicy         string
 	timeout              time.Duration
 	common
 }
@@ -27,7 +28,7 @@ func parseCleanupOptions(args []string, stderr io.Writer) (*cleanupOptions, erro
 	o.register(fs)
 	fs.Usage = func() {
 		_, _ = fmt.Fprintf(fs.Output(), "Usage: %s [flags]\n\nRemoves what must not outlive an installation: the webhook's configuration, the controller, "+
-			"every Role and RoleBinding that it made, its Lease,\nthe serving certificate that it made, and last of all the guard,\n"+
+			"every Role and RoleBinding that it made, its Lease,\nthe serving certificate that it made, and last of all the policies that limit what grants allow,\n"+
 			"when no request that was authorized by a grant can be on its way any more.\n\n", fs.Name())
 		fs.PrintDefaults()
 	}
@@ -43,7 +44,8 @@ func (o *cleanupOptions) register(fs *flag.FlagSet) {
 	fs.StringVar(&o.deployment, "deployment", "podtoken-controller", "`name` of the controller's Deployment")
 	fs.StringVar(&o.lease, "lease", "podtoken-controller", "`name` of the controller's Lease")
 	fs.StringVar(&o.secret, "serving-certificate-secret", "", "`name` of the Secret with the serving certificate that the controller made; empty: it made none")
-	fs.StringVar(&o.guard, "guard", "podtoken-guard", "`name` of the ValidatingAdmissionPolicy, and of its binding, that holds what grants allow; empty: leave it")
+	fs.StringVar(&o.guard, "guard", "podtoken-guard", "`name` of the ValidatingAdmissionPolicy, and of its binding, that limits what grants allow; empty: leave it")
+	fs.StringVar(&o.grantsPolicy, "grants-policy", "podtoken-grants", "`name` of the ValidatingAdmissionPolicy, and of its binding, that limits who writes grants and hands them on; empty: leave it")
 	fs.DurationVar(&o.timeout, "timeout", 4*time.Minute, "after what time to give up; longer than --withdrawal-delay")
 	o.common.register(fs)
 }
@@ -72,7 +74,7 @@ func (o *cleanupOptions) validate() error {
 			return err
 		}
 	}
-	for name, value := range map[string]string{"serving-certificate-secret": o.secret, "guard": o.guard} {
+	for name, value := range map[string]string{"serving-certificate-secret": o.secret, "guard": o.guard, "grants-policy": o.grantsPolicy} {
 		if value == "" {
 			continue
 		}

@@ -24,7 +24,7 @@ func newInstallation(t *testing.T, grants int) *fakeAPI {
 	f.add(t, "deployments", `{apiVersion: apps/v1, kind: Deployment, metadata: {name: podtoken-controller, namespace: podtoken-system}}`)
 	f.add(t, "leases", `{apiVersion: coordination.k8s.io/v1, kind: Lease, metadata: {name: podtoken-controller, namespace: podtoken-system}}`)
 	for resource, kind := range map[string]string{"validatingadmissionpolicies": "ValidatingAdmissionPolicy", "validatingadmissionpolicybindings": "ValidatingAdmissionPolicyBinding"} {
-		for _, name := range []string{"podtoken-guard", "other"} {
+		for _, name := range []string{"podtoken-guard", "podtoken-grants", "other"} {
 			f.add(t, resource, fmt.Sprintf(`{apiVersion: admissionregistration.k8s.io/v1, kind: %s, metadata: {name: %s}}`, kind, name))
 		}
 	}
@@ -81,7 +81,7 @@ func TestCleanup(t *testing.T) {
 	if diff := cmp.Diff(wantOrder, order); diff != "" {
 		t.Errorf("order (-want +got):\n%s", diff)
 	}
-	if want := 2*grants + 5; len(changes) != want {
+	if want := 2*grants + 7; len(changes) != want {
 		t.Errorf("%d changes, want %d", len(changes), want)
 	}
 	// The permissions that it needs, and no other.
@@ -143,7 +143,7 @@ func TestCleanupKeepsTheGuardForRequestsOnTheirWay(t *testing.T) {
 	}
 	// A guard that is on the API servers' disks stays, and is not waited for.
 	begin := time.Now()
-	if log, err := cleanupOf(t, newInstallation(t, 1), "--withdrawal-delay=1m", "--guard="); err != nil {
+	if log, err := cleanupOf(t, newInstallation(t, 1), "--withdrawal-delay=1m", "--guard=", "--grants-policy="); err != nil {
 		t.Fatalf("cleanup: %v\n%s", err, log)
 	}
 	if took := time.Since(begin); took > 30*time.Second {
@@ -163,11 +163,11 @@ func TestCleanupOfGrantsThatFinalizersKeep(t *testing.T) {
 		return 0
 	}
 	_, err := cleanupOf(t, f, "--timeout=2s")
-	want := `finalizers keep 1 of the Roles with label podtoken.dev/grant: ns/podtoken:a ["example.com/keep"]; remove the finalizers`
+	want := `finalizers keep 1 of the Roles with label podtoken.dev/grant: ns/podtoken:a ["example.com/keep"]; remove the finalizers (foregroundDeletion: or the dependents for which the deletion waits)`
 	if err == nil || !strings.Contains(err.Error(), want) {
 		t.Errorf("error = %v\nwant    %s", err, want)
 	}
-	if left := f.names("validatingadmissionpolicies"); len(left) != 2 {
+	if left := f.names("validatingadmissionpolicies"); len(left) != 3 {
 		t.Errorf("policies = %q, want the guard to stay with the grant", left)
 	}
 }

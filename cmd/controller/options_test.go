@@ -69,6 +69,7 @@ func TestOptionsAreRefused(t *testing.T) {
 		"cleanup --log-level=x":                  `flag --log-level: "x" is not one of debug, info, warn, error`,
 		"cleanup now":                            `argument "now" is not expected: everything is set by flags, see -help`,
 		"cleanup --guard=_":                      `flag --guard: "_" is not the name of an object`,
+		"cleanup --grants-policy=_":              `flag --grants-policy: "_" is not the name of an object`,
 		"--leader-election-namespace=a.b":        `flag --leader-election-namespace: "a.b" is not the name of a namespace: must not contain dots`,
 		"--leader-election-namespace=":           `flag --leader-election-namespace: it must be set outside of a cluster: open /var/run/secrets/kubernetes.io/serviceaccount/namespace: no such file or directory`,
 		"cleanup --namespace=":                   `flag --namespace: it must be set outside of a cluster: open /var/run/secrets/kubernetes.io/serviceaccount/namespace: no such file or directory`,

@@ -60,9 +60,9 @@ func TestPoliciesFailClosed(t *testing.T) {
 	}, golden, install)
 }
 
-// TestHelmKeepsTheGuard: grants are not of a release, so their guard must survive each of helm's actions, and what removes the grants
+// TestHelmKeepsWhatLimitsGrants: grants are not of a release, so the policies that limit them must survive each of helm's actions, and what removes the grants
 // has to remove it. Nothing else of the chart is kept, or it would outlive an uninstallation.
-func TestHelmKeepsTheGuard(t *testing.T) {
+func TestHelmKeepsWhatLimitsGrants(t *testing.T) {
 	eachFile(t, func(t *testing.T, path string) {
 		objects := decode(t, path)
 		var kept []string
@@ -72,9 +72,12 @@ func TestHelmKeepsTheGuard(t *testing.T) {
 			}
 		}
 		slices.Sort(kept)
-		want := []string{"*v1.ValidatingAdmissionPolicy podtoken-guard", "*v1.ValidatingAdmissionPolicyBinding podtoken-guard"}
+		want := []string{
+			"*v1.ValidatingAdmissionPolicy podtoken-grants", "*v1.ValidatingAdmissionPolicy podtoken-guard",
+			"*v1.ValidatingAdmissionPolicyBinding podtoken-grants", "*v1.ValidatingAdmissionPolicyBinding podtoken-guard",
+		}
 		if strings.HasSuffix(path, "full.yaml") { // static guard
-			want = nil
+			want = []string{want[0], want[2]}
 		}
 		if !slices.Equal(kept, want) {
 			t.Errorf("helm keeps %q, want %q", kept, want)
@@ -82,15 +85,18 @@ func TestHelmKeepsTheGuard(t *testing.T) {
 		if strings.HasSuffix(path, install) { // without hooks
 			return
 		}
-		if args := one[*batchv1.Job](t, objects).Spec.Template.Spec.Containers[0].Args; !slices.Contains(args, "--guard=podtoken-guard") {
-			t.Errorf("the cleanup has the arguments %q: it leaves the guard", args)
+		args := one[*batchv1.Job](t, objects).Spec.Template.Spec.Containers[0].Args
+		for _, want := range []string{"--guard=podtoken-guard", "--grants-policy=podtoken-grants"} {
+			if !slices.Contains(args, want) {
+				t.Errorf("the cleanup has the arguments %q without %s: it leaves the policy", args, want)
+			}
 		}
 		rule := rbacv1.PolicyRule{
 			APIGroups: []string{"admissionregistration.k8s.io"}, Resources: []string{"validatingadmissionpolicies", "validatingadmissionpolicybindings"},
-			ResourceNames: []string{"podtoken-guard"}, Verbs: []string{"delete"},
+			ResourceNames: []string{"podtoken-guard", "podtoken-grants"}, Verbs: []string{"delete"},
 		}
 		if rules := named[*rbacv1.ClusterRole](t, objects, "podtoken-cleanup").Rules; !slices.ContainsFunc(rules, func(r rbacv1.PolicyRule) bool { return cmp.Equal(r, rule) }) {
-			t.Errorf("the cleanup may not delete the guard: %+v", rules)
+			t.Errorf("the cleanup may not delete what helm keeps: %+v", rules)
 		}
 	}, golden, install)
 }

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	kruntime "k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apiserver/pkg/admission/plugin/webhook/matchconditions"
 )
 
@@ -136,29 +138,103 @@ func TestCostIsLinear(t *testing.T) {
 	e := newEvaluator(t)
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
-			least := func(n int) time.Duration {
+			isLinear(t, test.large, func(n int) func() {
 				pod := test.pod(t, n)
-				least := time.Hour
-				// The garbage collector's time depends on what else is in memory, and is more than that of small Pods.
-				defer debug.SetGCPercent(debug.SetGCPercent(-1))
-				for range 3 {
-					runtime.GC()
-					start := cpuTime(t)
-					if test.debug {
-						e.debug(t, pod)
-					} else {
-						e.create(t, pod)
-					}
-					least = min(least, cpuTime(t)-start)
+				if test.debug {
+					return func() { e.debug(t, pod) }
 				}
-				return least
-			}
-			small, large := least(test.large/10), least(test.large)
-			t.Logf("%d: %v, %d: %v", test.large/10, small, test.large, large)
-			if large > 40*small && large > 10*time.Millisecond {
-				t.Errorf("%v for %d, and %v for %d: the cost is not linear", small, test.large/10, large, test.large)
-			}
+				return func() { e.create(t, pod) }
+			})
 		})
+	}
+}
+
+// TestCostOfRolesIsLinear: the same for Roles, of which a request has room for 60,000 rules, or for 150,000 without content.
+func TestCostOfRolesIsLinear(t *testing.T) {
+	policy := newPolicy(t, "podtoken-grants")
+	reader := rbacv1.PolicyRule{APIGroups: []string{""}, Resources: []string{"pods"}, Verbs: []string{"get"}}
+	of := func(rule rbacv1.PolicyRule) func(n int) *rbacv1.Role {
+		return func(n int) *rbacv1.Role { return role("a", slices.Repeat([]rbacv1.PolicyRule{rule}, n)...) }
+	}
+	long := func(change func(*rbacv1.PolicyRule, []string)) func(n int) *rbacv1.Role {
+		return func(n int) *rbacv1.Role {
+			rule := creates("shop")
+			change(&rule, slices.Repeat([]string{"a"}, n))
+			return role("a", slices.Repeat([]rbacv1.PolicyRule{rule}, 8)...)
+		}
+	}
+	tests := map[string]struct {
+		large int
+		role  func(n int) *rbacv1.Role
+	}{
+		"rules":                           {60_000, of(reader)},
+		"rules of which the text is read": {20_000, of(reader)},
+		"rules without content":           {150_000, of(rbacv1.PolicyRule{})},
+		"rules that create tokens":        {60_000, of(creates("shop"))},
+		"rules of podtoken.dev":           {60_000, of(virtual("audiences", "mint", "vault"))},
+		"as many as are looped over":      {1000, of(reader)},
+		"as many that create tokens":      {1000, of(creates("shop"))},
+		"as many of podtoken.dev":         {1000, of(virtual("audiences", "mint", "vault"))},
+		"names":                           {60_000, long(func(r *rbacv1.PolicyRule, all []string) { r.ResourceNames = all })},
+		"resources":                       {60_000, long(func(r *rbacv1.PolicyRule, all []string) { r.Resources = append(all, r.Resources...) })},
+		"verbs":                           {60_000, long(func(r *rbacv1.PolicyRule, all []string) { r.Verbs = append(all, r.Verbs...) })},
+		"API groups":                      {60_000, long(func(r *rbacv1.PolicyRule, all []string) { r.APIGroups = append(all, r.APIGroups...) })},
+		"names of podtoken.dev": {60_000, func(n int) *rbacv1.Role {
+			return role("a", slices.Repeat([]rbacv1.PolicyRule{virtual("audiences", "mint", slices.Repeat([]string{"a"}, n)...)}, 8)...)
+		}},
+		"verbs of podtoken.dev": {60_000, func(n int) *rbacv1.Role {
+			rule := virtual("audiences", "mint", "a")
+			rule.Verbs = append(slices.Repeat([]string{"a"}, n), rule.Verbs...)
+			return role("a", slices.Repeat([]rbacv1.PolicyRule{rule}, 8)...)
+		}},
+		"a name": {3 << 20, func(n int) *rbacv1.Role { return role("podtoken:" + strings.Repeat("\x7f", n)) }},
+	}
+	for name, test := range tests {
+		for _, escalates := range []bool{false, true} {
+			for _, update := range []bool{false, true} {
+				t.Run(fmt.Sprintf("%s, escalate %v, update %v", name, escalates, update), func(t *testing.T) {
+					isLinear(t, test.large, func(n int) func() {
+						object := test.role(n)
+						var old kruntime.Object
+						if update {
+							before := test.role(n)
+							before.Rules = append(before.Rules, reader)
+							old = before
+						}
+						request := writing(t, object, old, caller("jane"))
+						return func() {
+							got := denials(policy.Evaluate(t.Context(), request, &writer{escalates: escalates, tokens: map[string]string{"shop": byHand, "a": byHand}}))
+							if strings.Contains(got, "resulted in error") || escalates && got != "" {
+								t.Errorf("denied with %.300s", got)
+							}
+						}
+					})
+				})
+			}
+		}
+	}
+}
+
+// isLinear compares the time that the evaluation takes for a tenth of the size with that for the size.
+func isLinear(t *testing.T, size int, prepare func(n int) (evaluate func())) {
+	t.Helper()
+	least := func(n int) time.Duration {
+		evaluate := prepare(n)
+		least := time.Hour
+		// The garbage collector's time depends on what else is in memory, and is more than that of small objects.
+		defer debug.SetGCPercent(debug.SetGCPercent(-1))
+		for range 3 {
+			runtime.GC()
+			start := cpuTime(t)
+			evaluate()
+			least = min(least, cpuTime(t)-start)
+		}
+		return least
+	}
+	small, large := least(size/10), least(size)
+	t.Logf("%d: %v, %d: %v", size/10, small, size, large)
+	if large > 40*small && large > 10*time.Millisecond {
+		t.Errorf("%v for %d, and %v for %d: the cost is not linear", small, size/10, large, size)
 	}
 }
 

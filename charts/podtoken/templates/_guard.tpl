@@ -76,7 +76,7 @@ callers choose is quoted, and cut.
     {{- include "podtoken.guard.account" . | nindent 4 }}
     - name: caller
       expression: >-
-        strings.quote(request.userInfo.username.size() <= 512 ? request.userInfo.username : request.userInfo.username.substring(0, 512) + '...')
+        {{ include "podtoken.cel.quoted" "request.userInfo.username" }}
     {{- range $i := until 8 }}
     - name: renew{{ $i }}
       expression: >-
@@ -146,8 +146,8 @@ callers choose is quoted, and cut.
         authorizer.group('podtoken.dev').resource('audiences').namespace(request.namespace)
         .name(variables.audiences[{{ $i }}]).check('mint').allowed()
       messageExpression: >-
-        'podtoken: ' + variables.account + ' may not mint tokens for audience ' + strings.quote(size(variables.audiences[{{ $i }}]) <= 512
-        ? variables.audiences[{{ $i }}] : variables.audiences[{{ $i }}].substring(0, 512) + '...') + ': it may for '
+        'podtoken: ' + variables.account + ' may not mint tokens for audience ' + {{ include "podtoken.cel.quoted" (printf "variables.audiences[%d]" $i) }}
+        + ': it may for '
         + 'the audiences that its pods declare (annotation podtoken.dev/audience) and the policy allows'
       reason: Forbidden
     {{- end }}

@@ -60,6 +60,11 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name ($root.Chart.Version | replace
 {{- concat (list "kube-system" "kube-node-lease" .Release.Namespace) .Values.webhook.excludeNamespaces | uniq | toYaml -}}
 {{- end -}}
 
+{{/* A string in a message: messages are one line and at most 5 KiB, or the API server drops them, and callers choose the string. */}}
+{{- define "podtoken.cel.quoted" -}}
+strings.quote({{ . }}.size() <= 512 ? {{ . }} : {{ . }}.substring(0, 512) + '...')
+{{- end -}}
+
 {{/*
 Which Pods request tokens, as matchConditions: for the webhook, and for the policies that check the same Pods. The API server evaluates
 them for every Pod that is created, whoever creates it, so their cost is bounded. CEL accounts for the iterations of a comprehension in
