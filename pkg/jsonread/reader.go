@@ -218,6 +218,9 @@ func (r *Reader) Null() bool {
 	return true
 }
 
+// IsObject reports whether an object is next, and takes nothing.
+func (r *Reader) IsObject() bool { return r.syntax == nil && r.decoder.PeekKind() == '{' }
+
 // Bool takes a boolean.
 func (r *Reader) Bool() bool {
 	if r.syntax == nil && r.decoder.PeekKind() == 'f' {

@@ -47,6 +47,9 @@ type SidecarConfig struct {
 	// RunAsUser is the sidecar's user when the pod's containers have no common one; 65532 by default. An explicit null
 	// leaves it to the platform (OpenShift assigns a user out of the namespace's range).
 	RunAsUser *int64 `json:"runAsUser"`
+	// RunAsGroup is the sidecar's group when the pod's containers have no common one; 65532 by default. An explicit null
+	// leaves it to the platform and the image.
+	RunAsGroup *int64 `json:"runAsGroup"`
 	// Resources of the sidecar in ordinary pods. Given, they replace the defaults (1m/8Mi, limit 16Mi) as a whole.
 	Resources *corev1.ResourceRequirements `json:"resources"`
 	// GuaranteedResources are both requests and limits in Guaranteed pods; cpu 50m and memory 16Mi by default.
@@ -66,8 +69,8 @@ type TokensConfig struct {
 // ParseConfig reads the configuration file. Unknown and duplicate fields are errors; what is left out has the
 // documented default. All that is wrong with the values is reported at once.
 func ParseConfig(data []byte) (*Config, error) {
-	defaultUser := int64(65532)
-	cfg := &Config{Sidecar: SidecarConfig{RunAsUser: &defaultUser}}
+	user, group := int64(fallbackID), int64(fallbackID)
+	cfg := &Config{Sidecar: SidecarConfig{RunAsUser: &user, RunAsGroup: &group}}
 	if err := yaml.UnmarshalStrict(data, cfg); err != nil {
 		return nil, fmt.Errorf("parsing configuration: %w", err)
 	}
@@ -132,6 +135,9 @@ func (c *Config) validate() []string {
 	}
 	if s.RunAsUser != nil && (*s.RunAsUser < 1 || *s.RunAsUser > maxUserID) {
 		add("sidecar.runAsUser: %d is not allowed, use 1 to %d, or null to leave it to the platform; the sidecar never runs as root", *s.RunAsUser, maxUserID)
+	}
+	if s.RunAsGroup != nil && (*s.RunAsGroup < 1 || *s.RunAsGroup > maxUserID) {
+		add("sidecar.runAsGroup: %d is not allowed, use 1 to %d, or null to leave it to the platform; the sidecar never has the group of root", *s.RunAsGroup, maxUserID)
 	}
 	for _, text := range resourceProblems(*s.Resources) {
 		add("sidecar.resources: %s", text)

@@ -18,7 +18,7 @@ func TestParseConfig(t *testing.T) {
 			APIVersion: "podtoken.dev/v1alpha1",
 			Kind:       "WebhookConfiguration",
 			Sidecar: SidecarConfig{
-				Image: "podtoken/sidecar:v0.1.0", ImagePullPolicy: "IfNotPresent", RunAsUser: &user, BestEffort: "Defaults",
+				Image: "podtoken/sidecar:v0.1.0", ImagePullPolicy: "IfNotPresent", RunAsUser: &user, RunAsGroup: &user, BestEffort: "Defaults",
 				Resources: &corev1.ResourceRequirements{
 					Requests: corev1.ResourceList{"cpu": resource.MustParse("1m"), "memory": resource.MustParse("8Mi")},
 					Limits:   corev1.ResourceList{"memory": resource.MustParse("16Mi")},
@@ -39,14 +39,15 @@ func TestParseConfig(t *testing.T) {
 		"everything": {
 			`  imagePullPolicy: Always
   runAsUser: 1000
+  runAsGroup: 1001
   resources: {requests: {memory: 10Mi}}
   guaranteedResources: {cpu: 10m, memory: 20Mi}
   bestEffort: None
 tokens: {maxExpiration: 48h, maxPerPod: 3}
 `,
 			func(c *Config) {
-				other := int64(1000)
-				c.Sidecar.ImagePullPolicy, c.Sidecar.RunAsUser, c.Sidecar.BestEffort = "Always", &other, "None"
+				otherUser, otherGroup := int64(1000), int64(1001)
+				c.Sidecar.ImagePullPolicy, c.Sidecar.RunAsUser, c.Sidecar.RunAsGroup, c.Sidecar.BestEffort = "Always", &otherUser, &otherGroup, "None"
 				c.Sidecar.Resources = &corev1.ResourceRequirements{Requests: corev1.ResourceList{"memory": resource.MustParse("10Mi")}}
 				c.Sidecar.GuaranteedResources = corev1.ResourceList{"cpu": resource.MustParse("10m"), "memory": resource.MustParse("20Mi")}
 				c.Tokens = TokensConfig{MaxExpiration: metav1.Duration{Duration: 48 * time.Hour}, MaxPerPod: 3}
@@ -60,6 +61,7 @@ tokens: {maxExpiration: 48h, maxPerPod: 3}
 			},
 		},
 		"the user left to the platform": {"  runAsUser: null\n", func(c *Config) { c.Sidecar.RunAsUser = nil }},
+		"the group, too":                {"  runAsUser: null\n  runAsGroup: null\n", func(c *Config) { c.Sidecar.RunAsUser, c.Sidecar.RunAsGroup = nil, nil }},
 		"no resources":                  {"  resources: {}\n", func(c *Config) { c.Sidecar.Resources = &corev1.ResourceRequirements{} }},
 	}
 	for name, test := range tests {
@@ -92,6 +94,7 @@ func TestParseConfigErrors(t *testing.T) {
 		"another version":              {strings.Replace(defaultConfig, "v1alpha1", "v2", 1), `apiVersion: "podtoken.dev/v2" is not known`},
 		"a pull policy":                {defaultConfig + "  imagePullPolicy: Sometimes\n", `sidecar.imagePullPolicy: "Sometimes" is not one of Always, IfNotPresent, Never`},
 		"root":                         {defaultConfig + "  runAsUser: 0\n", `sidecar.runAsUser: 0 is not allowed, use 1 to 2147483647, or null`},
+		"the group of root":            {defaultConfig + "  runAsGroup: 0\n", `sidecar.runAsGroup: 0 is not allowed, use 1 to 2147483647, or null`},
 		"an unknown resource":          {defaultConfig + "  resources: {limits: {pods: 1}}\n", `sidecar.resources: limits has "pods"`},
 		"a request above the limit":    {defaultConfig + "  resources: {requests: {cpu: 2}, limits: {cpu: 1}}\n", `sidecar.resources: requests.cpu is more than limits.cpu`},
 		"guaranteed without memory":    {defaultConfig + "  guaranteedResources: {cpu: 1}\n", `sidecar.guaranteedResources: memory is missing or not positive`},

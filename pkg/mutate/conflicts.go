@@ -3,6 +3,7 @@ package mutate
 import (
 	"fmt"
 	"path"
+	"strings"
 
 	"github.com/podtoken/podtoken/pkg/api"
 )
@@ -15,14 +16,14 @@ func (p *plan) conflicts() []problem {
 		problems = append(problems, problem{reason: api.ReasonConflict, text: fmt.Sprintf(format, args...)})
 	}
 
-	difference := p.settle()
+	wrong := p.settle()
 	switch {
 	case p.own < 0:
 	case p.req.projected:
 		add("the init container %q is podtoken's sidecar, and %s is %q: remove the container, podtoken adds what is needed",
 			api.ContainerName, api.AnnotationDelivery, api.DeliveryProjected)
-	case difference != "":
-		add("the init container %q is not what podtoken injects, %s: remove it, podtoken adds its own", api.ContainerName, difference)
+	case len(wrong) > 0:
+		add("%s", p.changedText(wrong))
 	}
 	for _, m := range p.members {
 		if m.Name == api.ContainerName {
@@ -72,12 +73,37 @@ func (p *plan) conflicts() []problem {
 	if value, ok := p.pod.Metadata.Annotations[api.AnnotationStatus]; ok {
 		if !p.present() {
 			add("%s is set on a pod that is not injected: remove it, podtoken sets it", api.AnnotationStatus)
-		} else if text := p.statusDifference(value); text != "" {
+		} else if text := p.statusProblem(value); len(wrong) == 0 && text != "" {
 			add("%s does not describe this pod, %s: remove it, podtoken sets it", api.AnnotationStatus, text)
 		}
 	}
 	return problems
 }
+
+// changedText tells what is wrong with the container of our name, who probably did it, and who has to do something. Where the status tells that podtoken has
+// injected the Pod, its author has not written the container.
+func (p *plan) changedText(wrong []difference) string {
+	texts := make([]string, 0, len(wrong))
+	for _, d := range wrong[:min(len(wrong), maxDifferences)] {
+		texts = append(texts, d.text)
+	}
+	text := strings.Join(texts, ", ")
+	if more := len(wrong) - maxDifferences; more > 0 {
+		text += fmt.Sprintf(", and %d more", more)
+	}
+	if _, injected := p.pod.Metadata.Annotations[api.AnnotationStatus]; !injected {
+		return fmt.Sprintf("the init container %q is not what podtoken injects, %s: remove it, podtoken adds its own", api.ContainerName, text)
+	}
+	by := wrong[0].by
+	if by == "" {
+		by = byEditor
+	}
+	return fmt.Sprintf("the init container %q is not as podtoken injected it, %s: probably %s has changed it: who runs that has to exempt containers of this name",
+		api.ContainerName, text, by)
+}
+
+// maxDifferences bounds those in a message.
+const maxDifferences = 3
 
 // hides reports whether a mount of our own volume is at our mount path and not what we would mount there.
 func (p *plan) hides(mount VolumeMount) bool {

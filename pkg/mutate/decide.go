@@ -19,7 +19,7 @@ import (
 //	 4   no annotation of podtoken, status apart                      Skipped    NoAnnotation
 //	 5   inject: "false" (nothing else is looked at)                  Skipped    SwitchedOff
 //	 6   inject is neither "true" nor "false"                         Denied     InvalidValue
-//	 7   Windows, by spec.os, nodeSelector or required node affinity  Denied     Unsupported
+//	 7   only for Windows, by spec.os, nodeSelector or node affinity  Denied     Unsupported
 //	 8   the annotations have problems                                Denied     that of the first: UnknownAnnotation,
 //	                                                                             InvalidValue, NoAudience, LimitExceeded
 //	 9   the annotations do not fit the pod                           Denied     InvalidValue
@@ -116,33 +116,52 @@ func badSwitch(pod *Pod) bool {
 	return ok && value != "true"
 }
 
-// windows names the field that binds the pod to Windows; empty when none does.
+// windows names the field that binds the pod to Windows; empty when none does. windowsOptions alone do not: a Pod for Linux can have them
+// (see windowsWarnings).
 func windows(spec *Spec) string {
 	if spec.OS == string(corev1.Windows) {
 		return `spec.os.name "windows"`
 	}
-	if spec.NodeSelector[corev1.LabelOSStable] == string(corev1.Windows) {
-		return "spec.nodeSelector " + corev1.LabelOSStable + `: "windows"`
-	}
-	if spec.RequiredNodeAffinity == nil {
-		return ""
-	}
-	// Terms are alternatives, the expressions of a term hold together: every term must demand Windows and nothing else.
-	terms := spec.RequiredNodeAffinity.NodeSelectorTerms
-	demands := func(term corev1.NodeSelectorTerm) bool {
-		return slices.ContainsFunc(term.MatchExpressions, func(e corev1.NodeSelectorRequirement) bool {
-			return e.Key == corev1.LabelOSStable && e.Operator == corev1.NodeSelectorOpIn && len(e.Values) == 1 && e.Values[0] == string(corev1.Windows)
-		})
-	}
-	for _, term := range terms {
-		if !demands(term) {
-			return ""
+	for _, label := range osLabels {
+		if spec.NodeSelector[label] == string(corev1.Windows) {
+			return "spec.nodeSelector " + label + `: "windows"`
 		}
 	}
-	if len(terms) == 0 {
+	if _, ok := spec.NodeSelector[corev1.LabelWindowsBuild]; ok {
+		return "spec.nodeSelector " + corev1.LabelWindowsBuild
+	}
+	if spec.RequiredNodeAffinity == nil || len(spec.RequiredNodeAffinity.NodeSelectorTerms) == 0 {
 		return ""
 	}
-	return "the required node affinity to " + corev1.LabelOSStable + ` "windows"`
+	// Terms are alternatives, the expressions of a term hold together: every term must demand Windows.
+	label := ""
+	for _, term := range spec.RequiredNodeAffinity.NodeSelectorTerms {
+		i := slices.IndexFunc(term.MatchExpressions, demandsWindows)
+		if i < 0 {
+			return ""
+		}
+		label = term.MatchExpressions[i].Key
+	}
+	return "the required node affinity to " + label + ` "windows"`
+}
+
+// osLabels are those by which a node says its operating system; the second is what the first was called before Kubernetes 1.14.
+var osLabels = []string{corev1.LabelOSStable, "beta.kubernetes.io/os"}
+
+// demandsWindows reports whether the expression holds for nodes of Windows alone. There are nodes of Linux and of Windows, and no others.
+func demandsWindows(e corev1.NodeSelectorRequirement) bool {
+	isWindows := func(value string) bool { return value == string(corev1.Windows) }
+	switch {
+	case e.Key == corev1.LabelWindowsBuild:
+		return e.Operator == corev1.NodeSelectorOpIn || e.Operator == corev1.NodeSelectorOpExists
+	case !slices.Contains(osLabels, e.Key):
+		return false
+	case e.Operator == corev1.NodeSelectorOpIn:
+		return len(e.Values) > 0 && !slices.ContainsFunc(e.Values, func(value string) bool { return !isWindows(value) })
+	case e.Operator == corev1.NodeSelectorOpNotIn:
+		return slices.Contains(e.Values, string(corev1.Linux)) && !slices.ContainsFunc(e.Values, isWindows)
+	}
+	return false
 }
 
 // maxListed bounds the problems in a message and the names in a list.

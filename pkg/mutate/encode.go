@@ -22,8 +22,10 @@ type encoded struct {
 func (p *plan) encode() {
 	hash := sha256.New()
 	if p.sidecar != nil {
-		p.encoded.sidecar = appendContainer(make([]byte, 0, patchBytes), p.sidecar)
-		// Of the container only what it was told to do: the rest may be changed by others (containerDifference).
+		if p.own < 0 {
+			p.encoded.sidecar = appendContainer(make([]byte, 0, patchBytes), p.sidecar)
+		}
+		// Of the container only what it was told to do: the rest may be changed by others (see containerRules).
 		hash.Write(mustJSON(p.sidecar.Args))
 	}
 	hash.Write([]byte(p.req.mountPath))
@@ -90,11 +92,21 @@ func (w *patchWriter) securityContext(sc *corev1.SecurityContext) *patchWriter {
 	if sc.SELinuxOptions != nil {
 		w.text(`,"seLinuxOptions":`).json(mustJSON(sc.SELinuxOptions))
 	}
-	if sc.RunAsUser != nil {
-		w.text(`,"runAsUser":`)
-		w.buf = strconv.AppendInt(w.buf, *sc.RunAsUser, 10)
+	w.id(`,"runAsUser":`, sc.RunAsUser).id(`,"runAsGroup":`, sc.RunAsGroup)
+	w.text(`,"runAsNonRoot":true,"readOnlyRootFilesystem":true,"allowPrivilegeEscalation":false,"seccompProfile":{"type":"RuntimeDefault"}`)
+	if sc.AppArmorProfile != nil {
+		w.text(`,"appArmorProfile":`).json(mustJSON(sc.AppArmorProfile))
 	}
-	return w.text(`,"runAsNonRoot":true,"readOnlyRootFilesystem":true,"allowPrivilegeEscalation":false,"seccompProfile":{"type":"RuntimeDefault"}}`)
+	return w.text(`}`)
+}
+
+// id appends a user or group under its name, if there is one.
+func (w *patchWriter) id(name string, id *int64) *patchWriter {
+	if id != nil {
+		w.text(name)
+		w.buf = strconv.AppendInt(w.buf, *id, 10)
+	}
+	return w
 }
 
 // strings appends an array of strings.

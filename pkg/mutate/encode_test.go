@@ -14,7 +14,7 @@ func checkEncoded(t *testing.T, in Input) {
 	t.Helper()
 	req, problems := parse(in.Pod.Metadata.Annotations, in.Config)
 	p, misfits := newPlan(in, req)
-	if len(problems)+len(misfits)+len(p.conflicts()) > 0 || p.sidecar == nil {
+	if len(problems)+len(misfits)+len(p.conflicts()) > 0 || p.sidecar == nil || p.own >= 0 {
 		return
 	}
 	var want bytes.Buffer

@@ -4,26 +4,30 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/podtoken/podtoken/pkg/api"
 )
 
-// identity is the sidecar's user and what goes with it. The readers are the containers that get the mount, init
-// containers too:
+// identity is the sidecar's user and group, and what goes with them. The readers are the containers that get the mount, init containers too, but for
+// those that run as root, which can read the files of everybody. (A server that starts as root does not count as one of these: it may go on as another user.)
 //
-//	readers                                        sidecar's runAsUser   mode of the files
-//	all have the same explicit non-root user       that user             0400
-//	else, and the pod has an fsGroup               the configured one    0440 (the kubelet made the directory setgid)
-//	else                                           the configured one    0444
+//	readers                                         sidecar's runAsUser   mode of the files
+//	all have the same explicit non-root user        that user             0400
+//	else, and the pod has an fsGroup                the configured one    0440 (the kubelet made the directory setgid)
+//	else, all have the same explicit non-root group the configured one    0440
+//	else                                            the configured one    0444
 //
-// A container's user is its own runAsUser, else the pod's. None, and 0, do not count as explicit. The first row also keeps
+// The sidecar's runAsGroup is that group if all readers have it, else the configured one: never 0, and the files have it, or the fsGroup.
+//
+// A container's user is its own runAsUser, else the pod's, and so is its group. None, and 0, do not count as explicit. The first row also keeps
 // the kubelet's rule for the pod's other projected tokens, which are 0600 only while all containers have a common user
 // (k8s.io/kubernetes@v1.37.2/pkg/volume/util/util.go, FsUserFrom).
 type identity struct {
-	// user is nil when the platform chooses it (configuration runAsUser: null).
-	user *int64
+	// user and group are nil when the platform chooses them (configuration runAsUser, runAsGroup: null).
+	user, group *int64
 	// mode is that of tokens for which no annotation sets one.
 	mode string
 	// seLinux are the container-level options that all readers have in common; the kubelet relabels the volume for each
@@ -31,78 +35,90 @@ type identity struct {
 	seLinux *corev1.SELinuxOptions
 }
 
-// fallbackUser is the sidecar's user when the platform should choose it and would choose root.
-const fallbackUser = 65532
+// fallbackID is the sidecar's user or group when the platform should choose it and would choose root's.
+const fallbackID = 65532
 
 // newIdentity applies the table.
 func (p *plan) newIdentity() identity {
-	id := identity{user: p.defaultUser(), mode: "0444", seLinux: p.commonSELinux()}
-	if user, common := p.commonUser(); common {
+	pod := &p.pod.Spec.SecurityContext
+	id := identity{
+		user: chosen(p.cfg.Sidecar.RunAsUser, pod.RunAsUser), group: chosen(p.cfg.Sidecar.RunAsGroup, pod.RunAsGroup),
+		mode: "0444", seLinux: p.commonSELinux(),
+	}
+	user, commonUser := p.common(p.runAsUser)
+	group, commonGroup := p.common(p.runAsGroup)
+	if commonGroup {
+		id.group = &group
+	}
+	switch {
+	case commonUser:
 		id.user, id.mode = &user, "0400"
-	} else if p.pod.Spec.SecurityContext.FSGroup != nil {
+	case pod.FSGroup != nil || commonGroup:
 		id.mode = "0440"
 	}
 	return id
 }
 
-// candidates are the identities that an earlier call may have come to, when another injector added containers or
-// security contexts after it; the one for the pod as it is now comes first. seLinux is that of the container that is
-// there already.
-func (p *plan) candidates(seLinux *corev1.SELinuxOptions, existing *int64) []identity {
-	now := p.newIdentity()
-	if seLinux == nil || slices.ContainsFunc(p.members, func(m member) bool { return m.reads && sameSELinux(m.SecurityContext.SELinuxOptions, seLinux) }) {
-		now.seLinux = seLinux
+// chosen is the configured user or group; nil leaves it to the platform, unless the pod would have root's.
+func chosen(configured, pod *int64) *int64 {
+	if configured == nil && pod != nil && *pod == 0 {
+		id := int64(fallbackID)
+		return &id
 	}
-	all := []identity{now}
-	if existing != nil && slices.ContainsFunc(p.members, func(m member) bool { user, ok := p.explicitUser(m); return m.reads && ok && user == *existing }) {
-		all = append(all, identity{existing, "0400", now.seLinux})
-	}
-	if p.req.notifySignal == "" { // It needs a common user.
-		all = append(all, identity{p.defaultUser(), "0440", now.seLinux}, identity{p.defaultUser(), "0444", now.seLinux})
-	}
-	if existing != nil && *existing > 0 && p.cfg.Sidecar.RunAsUser == nil && p.req.notifySignal == "" {
-		// The platform was asked to choose the user, and has.
-		all = append(all, identity{existing, "0440", now.seLinux}, identity{existing, "0444", now.seLinux})
-	}
-	return all
+	return configured
 }
 
-func (p *plan) defaultUser() *int64 {
-	if user := p.pod.Spec.SecurityContext.RunAsUser; p.cfg.Sidecar.RunAsUser == nil && user != nil && *user == 0 {
-		user := int64(fallbackUser)
-		return &user
-	}
-	return p.cfg.Sidecar.RunAsUser
-}
-
-// commonUser returns the explicit non-root user that all readers have.
-func (p *plan) commonUser() (common int64, ok bool) {
+// common returns the explicit user or group, other than root's, that all readers have.
+func (p *plan) common(of func(member) *int64) (common int64, ok bool) {
 	for _, m := range p.members {
-		if !m.reads {
+		if !m.reads || m.ends() && p.readsAll(m) {
 			continue
 		}
-		user, explicit := p.explicitUser(m)
-		if !explicit || ok && user != common {
+		id := of(m)
+		if id == nil || *id <= 0 || ok && *id != common {
 			return 0, false
 		}
-		common, ok = user, true
+		common, ok = *id, true
 	}
 	return common, ok
 }
 
-// explicitUser returns the user that the pod's spec gives the member, if it is not root.
-func (p *plan) explicitUser(m member) (user int64, ok bool) {
-	if set := p.runAsUser(m); set != nil && *set > 0 {
-		return *set, true
+// ends tells whether the member is an init container that ends before the application starts.
+func (m member) ends() bool {
+	return m.list == initContainersField && m.RestartPolicy != corev1.ContainerRestartPolicyAlways
+}
+
+// readsAll tells whether the member is root with the capability to read everybody's files, which container runtimes give it unless it is
+// dropped.
+func (p *plan) readsAll(m member) bool {
+	user := p.runAsUser(m)
+	if user == nil || *user != 0 {
+		return false
 	}
-	return 0, false
+	has := func(list []string, names ...string) bool {
+		return slices.ContainsFunc(list, func(c string) bool {
+			return slices.Contains(names, strings.TrimPrefix(strings.ToUpper(c), "CAP_"))
+		})
+	}
+	sc := &m.SecurityContext
+	return sc.Privileged || has(sc.AddedCapabilities, "ALL", "DAC_OVERRIDE", "DAC_READ_SEARCH") || !has(sc.DroppedCapabilities, "ALL", "DAC_OVERRIDE")
 }
 
 func (p *plan) runAsUser(m member) *int64 {
-	if m.SecurityContext.RunAsUser != nil {
-		return m.SecurityContext.RunAsUser
+	return firstID(m.SecurityContext.RunAsUser, p.pod.Spec.SecurityContext.RunAsUser)
+}
+
+func (p *plan) runAsGroup(m member) *int64 {
+	return firstID(m.SecurityContext.RunAsGroup, p.pod.Spec.SecurityContext.RunAsGroup)
+}
+
+func firstID(ids ...*int64) *int64 {
+	for _, id := range ids {
+		if id != nil {
+			return id
+		}
 	}
-	return p.pod.Spec.SecurityContext.RunAsUser
+	return nil
 }
 
 // commonSELinux returns the container-level options that all readers have, nil when they differ.
@@ -154,20 +170,18 @@ func (p *plan) readWarnings() []string {
 // canRead tells whether the spec assures that the member can read a file of the sidecar with that mode.
 func (p *plan) canRead(m member, mode string) bool {
 	bits, err := strconv.ParseUint(mode, 8, 16)
-	if err != nil || bits&0o004 != 0 {
+	if err != nil || bits&0o004 != 0 || p.readsAll(m) {
 		return true
 	}
 	sc := &p.pod.Spec.SecurityContext
-	if bits&0o040 != 0 && sc.FSGroup != nil {
+	if bits&0o040 != 0 && (sc.FSGroup != nil || same(p.runAsGroup(m), firstID(p.identity.group, sc.RunAsGroup))) {
 		return true
 	}
-	owner := p.identity.user
-	if owner == nil {
-		owner = sc.RunAsUser
-	}
-	user := p.runAsUser(m)
-	return user != nil && (*user == 0 || owner != nil && *user == *owner)
+	return same(p.runAsUser(m), firstID(p.identity.user, sc.RunAsUser))
 }
+
+// same tells whether both are known, and the same.
+func same(a, b *int64) bool { return a != nil && b != nil && *a == *b }
 
 // withModes returns the tokens for the sidecar.
 func (r *request) withModes(mode string) []api.TokenSpec {

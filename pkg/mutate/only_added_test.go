@@ -74,7 +74,7 @@ func (c *addedChecker) keys(where string, before, after map[string]any, allowed 
 	}
 }
 
-// prefix wants the old elements first, and new ones of the given names only (of any name when none are given).
+// prefix wants the old elements first, and new ones of the given names only.
 func (c *addedChecker) prefix(where string, before, after []any, allowed ...string) {
 	c.t.Helper()
 	if len(after) < len(before) || !reflect.DeepEqual(append([]any{}, before...), append([]any{}, after[:len(before)]...)) {
@@ -83,9 +83,17 @@ func (c *addedChecker) prefix(where string, before, after []any, allowed ...stri
 	}
 	for _, element := range after[len(before):] {
 		name, _ := object(element)["name"].(string)
-		if len(allowed) > 0 && !slices.Contains(allowed, name) {
+		if !slices.Contains(allowed, name) {
 			c.t.Errorf("%s: %v is new", where, element)
 		}
+	}
+}
+
+// suffix wants the old elements last, and new ones before them.
+func (c *addedChecker) suffix(where string, before, after []any) {
+	c.t.Helper()
+	if added := len(after) - len(before); added < 0 || !reflect.DeepEqual(append([]any{}, before...), append([]any{}, after[added:]...)) {
+		c.t.Errorf("%s are %v, were %v", where, after, before)
 	}
 }
 
@@ -98,7 +106,7 @@ func (c *addedChecker) containers(where string, before, after []any) {
 	for i := range before {
 		was, is := object(before[i]), object(after[i])
 		c.same(where, was, is, "env", "volumeMounts")
-		c.prefix(where+": env", array(was["env"]), array(is["env"]))
+		c.suffix(where+": env", array(was["env"]), array(is["env"]))
 		c.prefix(where+": volumeMounts", array(was["volumeMounts"]), array(is["volumeMounts"]), "podtoken")
 	}
 }

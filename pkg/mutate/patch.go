@@ -49,7 +49,9 @@ func (p *plan) patch() []byte {
 
 // patchMember gives a container at the path its variables and its mount.
 func (p *plan) patchMember(w *patchWriter, m member, at string) {
-	variables := w.list(at, "/env", m.env.Empty())
+	// Ours come first: the kubelet expands "$(NAME)" in a variable only with those that stand before it (k8s.io/kubernetes@v1.37.2/pkg/kubelet/kubelet_pods.go,
+	// makeEnvironmentVariables).
+	variables := w.front(at, "/env", m.env.Empty())
 	for _, t := range p.req.tokens {
 		if t.env != "" && !m.env.has(t.env) {
 			variables.element()
@@ -195,11 +197,16 @@ func (w *patchWriter) list(at, field string, empty bool) *listWriter {
 	return &listWriter{w: w, at: at, field: field, whole: empty}
 }
 
+// front adds them at its beginning.
+func (w *patchWriter) front(at, field string, empty bool) *listWriter {
+	return &listWriter{w: w, at: at, field: field, whole: empty, first: true}
+}
+
 type listWriter struct {
-	w         *patchWriter
-	at, field string
-	whole     bool
-	elements  int
+	w            *patchWriter
+	at, field    string
+	whole, first bool
+	elements     int
 }
 
 // element begins an element; its JSON follows.
@@ -209,7 +216,11 @@ func (l *listWriter) element() {
 		if l.elements > 0 {
 			l.w.end()
 		}
-		l.w.add(l.at, l.field, "/-")
+		place := "/-"
+		if l.first {
+			place = "/" + strconv.Itoa(l.elements)
+		}
+		l.w.add(l.at, l.field, place)
 	case l.elements == 0:
 		l.w.add(l.at, l.field).text("[")
 	default:

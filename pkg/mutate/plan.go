@@ -130,8 +130,8 @@ func (p *plan) misfits() []problem {
 		if !p.pod.Spec.ShareProcessNamespace {
 			add("%s needs the processes to see each other: set spec.shareProcessNamespace to true", api.AnnotationNotifySignal)
 		}
-		// Later containers of other injectors do not matter any more: see candidates.
-		if _, common := p.commonUser(); !common && p.own < 0 {
+		// Later containers of other injectors do not matter any more: see judgeUser.
+		if _, common := p.common(p.runAsUser); !common && p.own < 0 {
 			add("%s needs the permission to signal: give all containers that get the tokens the same non-root user, in spec.securityContext.runAsUser",
 				api.AnnotationNotifySignal)
 		}
@@ -156,10 +156,11 @@ func (p *plan) note(format string, args ...any) {
 
 // warnings are the admission warnings of a settled plan. The order is fixed.
 func (p *plan) warnings() []string {
-	warnings := slices.Concat(p.req.warnings, p.notes, p.audienceWarnings(), p.kubeconfigWarnings(), p.keptWarnings(), p.mountWarnings(), p.envWarnings())
+	warnings := slices.Concat(p.req.warnings, p.notes, p.audienceWarnings(), p.kubeconfigWarnings(), p.keptWarnings(), p.mountWarnings(), p.nestingWarnings(), p.envWarnings())
 	if !p.req.projected {
 		warnings = append(warnings, p.readWarnings()...)
 		warnings = append(warnings, p.meshWarnings()...)
+		warnings = append(warnings, p.windowsWarnings()...)
 		if p.req.metricsPort != 0 && p.pod.Spec.HostNetwork {
 			warnings = append(warnings, fmt.Sprintf("%s: the pod uses the node's network, so %d becomes a port of the node", api.AnnotationMetricsPort, p.req.metricsPort))
 		}
@@ -183,10 +184,14 @@ func shorten(warnings []string) []string {
 	return short
 }
 
-// audienceWarnings finds tokens whose receivers could use them against the API server.
+// audienceWarnings finds audiences that are nobody's, and tokens whose receivers could use them against the API server.
 func (p *plan) audienceWarnings() []string {
 	var warnings []string
 	for _, t := range p.req.tokens {
+		if i := slices.IndexFunc(t.audiences, func(audience string) bool { return audienceMistake(audience) != "" }); i >= 0 {
+			warnings = append(warnings, fmt.Sprintf("the token %q has the audience %s, %s: an audience is written as its receivers compare it, "+
+				"without quotation marks and brackets; several are separated by commas", t.name, quote(t.audiences[i]), audienceMistake(t.audiences[i])))
+		}
 		isAPI := func(audience string) bool { return slices.Contains(p.apiAudiences, audience) }
 		i := slices.IndexFunc(t.audiences, isAPI)
 		if i < 0 || !slices.ContainsFunc(t.audiences, func(a string) bool { return !isAPI(a) }) {
@@ -230,7 +235,7 @@ func (p *plan) keptWarnings() []string {
 
 // meshValidators are init containers by which a service mesh checks that its CNI plugin has redirected the pod's network.
 // The proxy to which it is redirected starts after the sidecar then.
-var meshValidators = []string{"istio-validation", "linkerd-network-validator"}
+var meshValidators = []string{"istio-validation", "linkerd-network-validator", "kuma-validation"}
 
 // meshWarnings finds pods in which the gate may wait for a network that comes up behind the gate.
 func (p *plan) meshWarnings() []string {
@@ -242,6 +247,53 @@ func (p *plan) meshWarnings() []string {
 		}
 	}
 	return warnings
+}
+
+// windowsWarnings finds Pods that may be for Windows.
+func (p *plan) windowsWarnings() []string {
+	text := "windowsOptions: if the Pod is for Windows it never starts, because the sidecar runs on Linux only: then remove the podtoken annotations; " +
+		"else set spec.os.name to \"linux\", or remove the windowsOptions"
+	switch i := slices.IndexFunc(p.members, func(m member) bool { return m.SecurityContext.Windows }); {
+	case p.pod.Spec.OS == string(corev1.Linux):
+	case p.pod.Spec.SecurityContext.Windows:
+		return []string{"spec.securityContext." + text}
+	case i >= 0:
+		return []string{fmt.Sprintf("container %s: securityContext.%s", quote(p.members[i].Name), text)}
+	}
+	return nil
+}
+
+// nestedSources are the kinds of volumes in which the kubelet makes the places of other mounts
+// (k8s.io/kubernetes@v1.37.2/pkg/volume/util/nested_volumes.go and its callers).
+var nestedSources = []string{"configMap", "secret", "projected", "downwardAPI"}
+
+// nestingWarnings finds volumes above the mount path in which the container runtime cannot make the place of our mount, unless it is there.
+func (p *plan) nestingWarnings() []string {
+	var warnings []string
+	for _, m := range p.members {
+		for _, mount := range m.VolumeMounts {
+			volume := p.volume(mount.Name)
+			readOnly := mount.ReadOnly || volume.ReadOnly || volume.Source == "image"
+			if !m.selected || !readOnly || volume.Source == "" && volume.Name == "" || slices.Contains(nestedSources, volume.Source) ||
+				path.Clean(mount.MountPath) == p.req.mountPath || !below(p.req.mountPath, path.Clean(mount.MountPath)) {
+				continue
+			}
+			warnings = append(warnings, fmt.Sprintf("container %s mounts the volume %s read-only at %s, above the tokens: unless it has the directory %s, the container does not start "+
+				"(\"create mountpoint ... read-only file system\"): mount it elsewhere, make the directory in it, or set %s",
+				quote(m.Name), quote(mount.Name), quote(mount.MountPath), quote(p.req.mountPath), api.AnnotationMountPath))
+		}
+	}
+	return warnings
+}
+
+// volume is the Pod's volume of the name, without a name when there is none.
+func (p *plan) volume(name string) Volume {
+	for _, volume := range p.pod.Spec.Volumes {
+		if volume.Name == name {
+			return volume
+		}
+	}
+	return Volume{}
 }
 
 // mountWarnings finds mounts that will not see replaced files.

@@ -26,7 +26,9 @@ type Metadata struct {
 
 // Spec of a Pod.
 type Spec struct {
-	ServiceAccountName    string
+	ServiceAccountName string
+	// RestartPolicy is Always when empty.
+	RestartPolicy         corev1.RestartPolicy
 	Volumes               []Volume
 	InitContainers        []InitContainer
 	Containers            []Container
@@ -40,16 +42,25 @@ type Spec struct {
 	RequiredNodeAffinity *corev1.NodeSelector
 }
 
-// PodSecurityContext of a Spec. RunAsUser holds for the containers that have none of their own.
+// PodSecurityContext of a Spec. RunAsUser and RunAsGroup hold for the containers that have none of their own.
 type PodSecurityContext struct {
-	RunAsUser *int64
-	FSGroup   *int64
+	RunAsUser  *int64
+	RunAsGroup *int64
+	FSGroup    *int64
+	// AppArmor is the type of appArmorProfile; empty for none.
+	AppArmor corev1.AppArmorProfileType
+	// Windows is set when there are windowsOptions.
+	Windows bool
 }
 
-// Volume of a Spec. The source is read only if the volume has one of podtoken's names, and only the two that podtoken
-// itself uses; a volume has exactly one source.
+// Volume of a Spec; a volume has exactly one source. EmptyDir and Projected, which podtoken itself uses, are read only if the volume
+// has one of podtoken's names.
 type Volume struct {
-	Name      string
+	Name string
+	// Source is the name of the field that has the source, as "configMap"; empty when there is none, which is an emptyDir.
+	Source string
+	// ReadOnly is the source's own readOnly, as of a persistentVolumeClaim.
+	ReadOnly  bool
 	EmptyDir  *corev1.EmptyDirVolumeSource
 	Projected *corev1.ProjectedVolumeSource
 }
@@ -62,6 +73,8 @@ type Container struct {
 	Resources       Resources
 	VolumeMounts    []VolumeMount
 	SecurityContext SecurityContext
+	// RestartPolicy is set for init containers that run beside the others (native sidecars).
+	RestartPolicy corev1.ContainerRestartPolicy
 	// TerminationMessagePath is where the kubelet mounts a file of its own.
 	TerminationMessagePath string
 }
@@ -84,7 +97,13 @@ type VolumeMount struct {
 // SecurityContext of a Container.
 type SecurityContext struct {
 	RunAsUser      *int64
+	RunAsGroup     *int64
 	SELinuxOptions *corev1.SELinuxOptions
+	// Capabilities that are added to, and dropped from, those that the container runtime gives.
+	AddedCapabilities, DroppedCapabilities []string
+	Privileged                             bool
+	// Windows is set when there are windowsOptions.
+	Windows bool
 }
 
 // Resources of a pod or a container, as far as the QoS class depends on them.

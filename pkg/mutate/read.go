@@ -80,6 +80,8 @@ func readSpec(r *jsonread.Reader) (s Spec) {
 		switch name {
 		case "serviceAccountName":
 			s.ServiceAccountName = r.String()
+		case "restartPolicy":
+			s.RestartPolicy = corev1.RestartPolicy(r.String())
 		case "volumes":
 			s.Volumes = readList(r, readVolume)
 		case "initContainers":
@@ -144,8 +146,14 @@ func readPodSecurityContext(r *jsonread.Reader) (c PodSecurityContext) {
 		switch name {
 		case "runAsUser":
 			c.RunAsUser = r.Int(64)
+		case "runAsGroup":
+			c.RunAsGroup = r.Int(64)
 		case "fsGroup":
 			c.FSGroup = r.Int(64)
+		case "appArmorProfile":
+			c.AppArmor = readOnly(r, "type", "", func() corev1.AppArmorProfileType { return corev1.AppArmorProfileType(r.String()) })
+		case "windowsOptions":
+			c.Windows = r.Raw() != ""
 		default:
 			r.Skip()
 		}
@@ -160,11 +168,19 @@ func readVolume(r *jsonread.Reader) (v Volume) {
 		case "name":
 			v.Name = r.String()
 		case "emptyDir":
-			emptyDir = r.Raw()
+			if emptyDir = r.Raw(); emptyDir != "" {
+				v.Source = name
+			}
 		case "projected":
-			projected = r.Raw()
+			if projected = r.Raw(); projected != "" {
+				v.Source = name
+			}
 		default:
-			r.Skip()
+			if !r.IsObject() {
+				r.Skip()
+				return
+			}
+			v.Source, v.ReadOnly = name, readOnly(r, "readOnly", false, r.Bool)
 		}
 	})
 	if v.Name == api.VolumeTokens || v.Name == api.VolumeAPI {
@@ -197,6 +213,8 @@ func readContainer(r *jsonread.Reader) (c Container) {
 			c.VolumeMounts = readList(r, readVolumeMount)
 		case "terminationMessagePath":
 			c.TerminationMessagePath = r.String()
+		case "restartPolicy":
+			c.RestartPolicy = corev1.ContainerRestartPolicy(r.String())
 		case "securityContext":
 			c.SecurityContext = readSecurityContext(r)
 		default:
@@ -248,13 +266,35 @@ func readSecurityContext(r *jsonread.Reader) (c SecurityContext) {
 		switch name {
 		case "runAsUser":
 			c.RunAsUser = r.Int(64)
+		case "runAsGroup":
+			c.RunAsGroup = r.Int(64)
 		case "seLinuxOptions":
 			c.SELinuxOptions = decode[corev1.SELinuxOptions](r, r.Raw())
+		case "capabilities":
+			c.AddedCapabilities, c.DroppedCapabilities = readCapabilities(r)
+		case "privileged":
+			c.Privileged = r.Bool()
+		case "windowsOptions":
+			c.Windows = r.Raw() != ""
 		default:
 			r.Skip()
 		}
 	})
 	return c
+}
+
+func readCapabilities(r *jsonread.Reader) (added, dropped []string) {
+	r.Object(func(name string) {
+		switch name {
+		case "add":
+			added = readList(r, (*jsonread.Reader).String)
+		case "drop":
+			dropped = readList(r, (*jsonread.Reader).String)
+		default:
+			r.Skip()
+		}
+	})
+	return added, dropped
 }
 
 func readResources(r *jsonread.Reader) (res Resources) {

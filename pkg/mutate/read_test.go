@@ -106,8 +106,12 @@ func (p *plainReader) spec(raw json.RawMessage) Spec {
 			}
 			return c
 		}),
-		Containers:            plainList(p, f["containers"], p.container),
-		SecurityContext:       PodSecurityContext{plainValue[*int64](p, security["runAsUser"]), plainValue[*int64](p, security["fsGroup"])},
+		Containers: plainList(p, f["containers"], p.container),
+		SecurityContext: PodSecurityContext{
+			RunAsUser: plainValue[*int64](p, security["runAsUser"]), RunAsGroup: plainValue[*int64](p, security["runAsGroup"]), FSGroup: plainValue[*int64](p, security["fsGroup"]),
+			AppArmor: plainValue[corev1.AppArmorProfileType](p, p.fields(security["appArmorProfile"])["type"]), Windows: isSet(security["windowsOptions"]),
+		},
+		RestartPolicy:         plainValue[corev1.RestartPolicy](p, f["restartPolicy"]),
 		Resources:             p.resources(f["resources"]),
 		HostNetwork:           plainValue[bool](p, f["hostNetwork"]),
 		ShareProcessNamespace: plainValue[bool](p, f["shareProcessNamespace"]),
@@ -121,6 +125,15 @@ func (p *plainReader) spec(raw json.RawMessage) Spec {
 func (p *plainReader) volume(raw json.RawMessage) Volume {
 	f := p.fields(raw)
 	v := Volume{Name: plainValue[string](p, f["name"])}
+	p.inOrder(raw, func(name string, value json.RawMessage) {
+		switch {
+		case name == "name" || !isSet(value):
+		case name == "emptyDir" || name == "projected":
+			v.Source = name
+		case value[0] == '{':
+			v.Source, v.ReadOnly = name, plainValue[bool](p, p.fields(value)["readOnly"])
+		}
+	})
 	if v.Name == "podtoken" || v.Name == "podtoken-api" {
 		v.EmptyDir = plainValue[*corev1.EmptyDirVolumeSource](p, f["emptyDir"])
 		v.Projected = plainValue[*corev1.ProjectedVolumeSource](p, f["projected"])
@@ -147,9 +160,35 @@ func (p *plainReader) container(raw json.RawMessage) Container {
 			}
 		}),
 		SecurityContext: SecurityContext{
-			plainValue[*int64](p, security["runAsUser"]), plainValue[*corev1.SELinuxOptions](p, security["seLinuxOptions"]),
+			RunAsUser: plainValue[*int64](p, security["runAsUser"]), RunAsGroup: plainValue[*int64](p, security["runAsGroup"]),
+			SELinuxOptions:    plainValue[*corev1.SELinuxOptions](p, security["seLinuxOptions"]),
+			AddedCapabilities: p.strings(p.fields(security["capabilities"])["add"]), DroppedCapabilities: p.strings(p.fields(security["capabilities"])["drop"]),
+			Privileged: plainValue[bool](p, security["privileged"]), Windows: isSet(security["windowsOptions"]),
 		},
+		RestartPolicy:          plainValue[corev1.ContainerRestartPolicy](p, f["restartPolicy"]),
 		TerminationMessagePath: plainValue[string](p, f["terminationMessagePath"]),
+	}
+}
+
+func (p *plainReader) strings(raw json.RawMessage) []string {
+	return plainList(p, raw, func(raw json.RawMessage) string { return plainValue[string](p, raw) })
+}
+
+// isSet tells whether there is a value that is not null.
+func isSet(raw json.RawMessage) bool { return len(raw) > 0 && string(raw) != "null" }
+
+// inOrder calls f for each field of an object as it stands in the document.
+func (p *plainReader) inOrder(raw json.RawMessage, f func(name string, value json.RawMessage)) {
+	decoder := json.NewDecoder(bytes.NewReader(raw))
+	if start, err := decoder.Token(); err != nil || start != json.Delim('{') {
+		return // fields has found fault with it
+	}
+	for decoder.More() {
+		name, _ := decoder.Token()
+		var value json.RawMessage
+		_ = decoder.Decode(&value)
+		text, _ := name.(string)
+		f(text, value)
 	}
 }
 

@@ -1,8 +1,6 @@
 package mutate
 
 import (
-	"slices"
-
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 
@@ -18,28 +16,22 @@ import (
 //	BestEffort, configuration None           none: it stays BestEffort
 //	else                                     configuration resources (without requests an HPA would stop to scale)
 //
-// A second call may meet a pod to which another injector added containers, so that another row fits now: more than one
-// result is possible then, and the first is that for the pod as it is now.
-func (p *plan) sidecarResources() []corev1.ResourceRequirements {
+// A sidecar that is there already keeps what it has (see judgeResources): containers of other injectors can have come since, so that another row fits now.
+func (p *plan) sidecarResources() corev1.ResourceRequirements {
 	cfg := &p.cfg.Sidecar
-	none := corev1.ResourceRequirements{}
 	if p.req.resources != nil {
-		return []corev1.ResourceRequirements{*p.req.resources}
+		return *p.req.resources
 	}
 	if p.podLevelResources() {
-		return []corev1.ResourceRequirements{none}
+		return corev1.ResourceRequirements{}
 	}
-	guaranteed := corev1.ResourceRequirements{Requests: cfg.GuaranteedResources, Limits: cfg.GuaranteedResources}
 	switch qos := p.qos(); {
 	case qos == corev1.PodQOSGuaranteed:
-		return []corev1.ResourceRequirements{guaranteed, *cfg.Resources}
+		return corev1.ResourceRequirements{Requests: cfg.GuaranteedResources, Limits: cfg.GuaranteedResources}
 	case qos == corev1.PodQOSBestEffort && cfg.BestEffort == BestEffortNone:
-		return []corev1.ResourceRequirements{none, *cfg.Resources, guaranteed}
-	case cfg.BestEffort == BestEffortNone:
-		return []corev1.ResourceRequirements{*cfg.Resources, guaranteed, none}
-	default:
-		return []corev1.ResourceRequirements{*cfg.Resources, guaranteed}
+		return corev1.ResourceRequirements{}
 	}
+	return *cfg.Resources
 }
 
 // noteResources is about what the user's own resources for the sidecar do to the pod.
@@ -113,21 +105,6 @@ func resourceQOS(request, limit *resource.Quantity) corev1.PodQOSClass {
 	return corev1.PodQOSGuaranteed
 }
 
-// includes tells whether got has everything that want has, and not less of it. LimitRanger and the API server's defaults
-// add what is absent (k8s.io/kubernetes@v1.37.2/plugin/pkg/admission/limitranger, mergeContainerResources), and some
-// platforms raise what is there to a minimum of theirs; the sidecar works with both.
-func includes(got, want corev1.ResourceRequirements) bool {
-	subset := func(got, want corev1.ResourceList) bool {
-		for name, q := range want {
-			if other, ok := got[name]; !ok || other.Cmp(q) < 0 {
-				return false
-			}
-		}
-		return true
-	}
-	return subset(got.Requests, want.Requests) && subset(got.Limits, want.Limits)
-}
-
 // Sizes of the memory volume. A file takes whole pages, of 64 KiB at most (arm64), and none is larger: eight audiences of
 // 512 bytes make less than 8 KiB of JWT, and what is made out of it has that limit (pkg/tokenfile).
 const (
@@ -152,17 +129,4 @@ func (r *request) files() int {
 func volumeSize(files int) *resource.Quantity {
 	units := max(1, ((files+spareFiles)*pageBytes+volumeUnit-1)/volumeUnit)
 	return resource.NewQuantity(int64(units)*volumeUnit, resource.BinarySI)
-}
-
-// adopt returns the possible resources that the existing container has: those that are the same, else those that it
-// includes; and whether it has any of them.
-func (p *plan) adopt(existing corev1.ResourceRequirements) (corev1.ResourceRequirements, bool) {
-	all := p.sidecarResources()
-	same := func(r corev1.ResourceRequirements) bool { return includes(existing, r) && includes(r, existing) }
-	for _, fits := range []func(corev1.ResourceRequirements) bool{same, func(r corev1.ResourceRequirements) bool { return includes(existing, r) }} {
-		if i := slices.IndexFunc(all, fits); i >= 0 {
-			return all[i], true
-		}
-	}
-	return all[0], false
 }

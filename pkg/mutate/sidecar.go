@@ -3,6 +3,7 @@ package mutate
 import (
 	"bytes"
 	"encoding/json"
+	"math"
 	"strconv"
 
 	corev1 "k8s.io/api/core/v1"
@@ -38,10 +39,12 @@ func (p *plan) newSidecar(id identity, resources corev1.ResourceRequirements) *c
 			AllowPrivilegeEscalation: new(bool),
 			Capabilities:             &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}},
 			ReadOnlyRootFilesystem:   yes(),
+			RunAsGroup:               id.group,
 			RunAsNonRoot:             yes(),
 			RunAsUser:                id.user,
 			SeccompProfile:           &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},
 			SELinuxOptions:           id.seLinux,
+			AppArmorProfile:          p.appArmorProfile(),
 		},
 	}
 	for _, token := range p.req.withModes(id.mode) {
@@ -62,15 +65,49 @@ func (p *plan) newSidecar(id identity, resources corev1.ResourceRequirements) *c
 	if p.req.readiness {
 		c.ReadinessProbe = readinessProbe(p.req.metricsPort)
 	}
-	if p.req.wait != api.WaitFalse {
-		c.Lifecycle = &corev1.Lifecycle{PostStart: &corev1.LifecycleHandler{
-			Exec: &corev1.ExecAction{Command: []string{api.SidecarBinary, api.CommandWait}},
-		}}
-	}
-	if p.req.wait == api.WaitStrict {
-		c.StartupProbe = startupProbe()
-	}
+	p.addGate(c)
 	return c
+}
+
+// addGate adds what holds the other containers back until every token exists:
+//
+//	wait            restartPolicy of the Pod   gate
+//	false           any                        none
+//	true, strict    OnFailure                  a startup probe that never gives up
+//	true            else                       a postStart hook
+//	strict          else                       a postStart hook, and a startup probe
+//
+// A hook that fails has the container restarted, and tells why; a Job whose Pods have restartPolicy OnFailure counts restarts, of init containers too,
+// and is failed after backoffLimit of them, before its own container ever ran (k8s.io/kubernetes/pkg/controller/job/job_controller.go,
+// getFailedPods and pastBackoffLimitOnFailure). A hook without limit would hide why: as long as it runs the container is not running yet, for `kubectl logs` either.
+func (p *plan) addGate(c *corev1.Container) {
+	hook := &corev1.Lifecycle{PostStart: &corev1.LifecycleHandler{
+		Exec: &corev1.ExecAction{Command: []string{api.SidecarBinary, api.CommandWait}},
+	}}
+	switch {
+	case p.req.wait == api.WaitFalse:
+	case p.pod.Spec.RestartPolicy == corev1.RestartPolicyOnFailure:
+		c.StartupProbe = patientProbe()
+	case p.req.wait == api.WaitStrict:
+		c.Lifecycle, c.StartupProbe = hook, startupProbe()
+	default:
+		c.Lifecycle = hook
+	}
+}
+
+// appArmorProfile keeps the application's own profile, if the Pod has one for all containers, from confining the sidecar: it may forbid to write.
+// A node without AppArmor takes neither of them (k8s.io/kubernetes/pkg/security/apparmor/helpers.go, isRequired).
+func (p *plan) appArmorProfile() *corev1.AppArmorProfile {
+	if p.pod.Spec.SecurityContext.AppArmor != corev1.AppArmorProfileTypeLocalhost {
+		return nil
+	}
+	return &corev1.AppArmorProfile{Type: corev1.AppArmorProfileTypeRuntimeDefault}
+}
+
+// patientProbe waits for the tokens, however long. Each attempt ends soon, and its output, which says why there is a token missing, becomes the Pod's
+// event Unhealthy. When the tokens are there the attempt that runs succeeds at once.
+func patientProbe() *corev1.Probe {
+	return waitProbe("10s", 20, math.MaxInt32)
 }
 
 // startupProbe holds the other containers back where the hook does not: a kubelet that was started again, and runtimes that call a
@@ -78,11 +115,16 @@ func (p *plan) newSidecar(id identity, resources corev1.ResourceRequirements) *c
 // (computeInitContainerActions in pkg/kubelet/kuberuntime/kuberuntime_container.go). The hook stays, for it tells why, and no probe
 // runs before it has ended. Where there is no hook any more, the kubelet restarts the sidecar after half a minute to a minute.
 func startupProbe() *corev1.Probe {
+	return waitProbe("1s", 5, 30)
+}
+
+// waitProbe runs the command wait with a limit of its own, below that of the kubelet, because its output is lost with the latter.
+func waitProbe(limit string, timeoutSeconds, failureThreshold int32) *corev1.Probe {
 	return &corev1.Probe{
 		ProbeHandler: corev1.ProbeHandler{Exec: &corev1.ExecAction{
-			Command: []string{api.SidecarBinary, api.CommandWait, "--" + api.FlagTimeout + "=1s"},
+			Command: []string{api.SidecarBinary, api.CommandWait, "--" + api.FlagTimeout + "=" + limit},
 		}},
-		TimeoutSeconds: 5, PeriodSeconds: 1, SuccessThreshold: 1, FailureThreshold: 30,
+		TimeoutSeconds: timeoutSeconds, PeriodSeconds: 1, SuccessThreshold: 1, FailureThreshold: failureThreshold,
 	}
 }
 

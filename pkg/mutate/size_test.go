@@ -164,6 +164,7 @@ func TestImports(t *testing.T) {
 	allowed := []string{
 		"github.com/podtoken/podtoken/pkg/jsonread",
 		"github.com/podtoken/podtoken/pkg/api",
+		"github.com/podtoken/podtoken/pkg/sidecar/config",
 		"github.com/podtoken/podtoken/pkg/tokenfile/compile",
 		"github.com/go-json-experiment/json/jsontext",
 		"k8s.io/api/core/v1",

@@ -73,6 +73,23 @@ func audienceProblem(audience string) string {
 	return ""
 }
 
+// audienceMistake tells what in an audience was probably not meant: it is legal, and no receiver expects it. Empty for nothing.
+func audienceMistake(audience string) string {
+	for _, template := range []string{"{{", "}}", "${", "$("} {
+		if strings.Contains(audience, template) {
+			return fmt.Sprintf("in which %q looks like a template that was not rendered", template)
+		}
+	}
+	const marks = "\"'`[]{}()<>"
+	switch first, last := audience[:1], audience[len(audience)-1:]; {
+	case strings.Contains(marks, first):
+		return fmt.Sprintf("which begins with %q", first)
+	case strings.Contains(marks, last):
+		return fmt.Sprintf("which ends with %q", last)
+	}
+	return ""
+}
+
 // parseExpiration returns seconds out of a Go duration or plain seconds.
 func parseExpiration(value string, limit time.Duration) (int64, error) {
 	seconds, err := strconv.ParseInt(value, 10, 64)

@@ -1,0 +1,141 @@
+package mutate
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/podtoken/podtoken/pkg/api"
+	"github.com/podtoken/podtoken/pkg/sidecar/config"
+)
+
+// arguments are those of a sidecar, decoded: what counts is what they mean, however they are written.
+type arguments struct {
+	tokens []api.TokenSpec
+	// settings are the other flags, by name.
+	settings map[string]string
+}
+
+// readArguments decodes what newSidecar writes. It takes nothing else, for the sidecar would be told what podtoken does not know of.
+func readArguments(args []string) (arguments, error) {
+	a := arguments{settings: map[string]string{}}
+	for _, arg := range args {
+		name, value, _ := strings.Cut(strings.TrimPrefix(arg, "--"), "=")
+		switch {
+		case arg == "--"+name: // also of one that is no flag
+			return a, fmt.Errorf("%s is not one of podtoken's", quote(arg))
+		case name == api.FlagToken:
+			token, err := config.ParseToken(value)
+			if err != nil {
+				return a, fmt.Errorf("%s: %s", quote(arg), cutTo(err.Error(), 2*maxQuotedBytes))
+			}
+			a.tokens = append(a.tokens, token)
+		case !slices.Contains([]string{api.FlagNotify, api.FlagNotifySignal, api.FlagMetricsPort}, name):
+			return a, fmt.Errorf("%s is not one of podtoken's", quote(arg))
+		default:
+			if _, twice := a.settings[name]; twice {
+				return a, fmt.Errorf("--%s is there twice", name)
+			}
+			a.settings[name] = value
+		}
+	}
+	return a, a.validate()
+}
+
+// validate does what the sidecar would do, which would not start.
+func (a arguments) validate() error {
+	c := config.Config{Pod: config.Pod{Namespace: "a", Name: "a", UID: "a", ServiceAccount: "a"}, Tokens: a.tokens, Notify: a.settings[api.FlagNotify]}
+	if value, set := a.settings[api.FlagNotifySignal]; set {
+		if _, err := config.ParseSignal(value); err != nil {
+			return fmt.Errorf("--%s: %w", api.FlagNotifySignal, err)
+		}
+	}
+	if value, set := a.settings[api.FlagMetricsPort]; set {
+		port, err := strconv.Atoi(value)
+		if err != nil {
+			return fmt.Errorf("--%s=%s is no port", api.FlagMetricsPort, quote(value))
+		}
+		c.MetricsPort = port
+	}
+	return c.Validate()
+}
+
+// judgeArguments compares what the sidecar was told with what this installation would tell it: its tokens must be those that the annotations name, with
+// the same audiences, in the same files, readable by no one else. The rest is what the installation that injected has set.
+func (s *secondCall) judgeArguments() {
+	s.tokens = s.plan.tokens
+	if slices.Equal(s.got.Args, s.want.Args) {
+		return
+	}
+	got, err := readArguments(s.got.Args)
+	if err != nil {
+		s.reject("args: %s", cutTo(err.Error(), 4*maxQuotedBytes))
+		return
+	}
+	want, err := readArguments(s.want.Args)
+	if err != nil {
+		panic(err) // They were just written.
+	}
+	var tokens []api.TokenSpec
+	for i, wanted := range want.tokens {
+		at := slices.IndexFunc(got.tokens, func(t api.TokenSpec) bool { return t.Name == wanted.Name })
+		if at < 0 {
+			s.reject("args have no token %q", wanted.Name)
+			continue
+		}
+		s.judgeToken(got.tokens[at], wanted, s.plan.req.tokens[i].mode)
+		tokens = append(tokens, got.tokens[at])
+	}
+	for _, token := range got.tokens {
+		if !slices.ContainsFunc(want.tokens, func(t api.TokenSpec) bool { return t.Name == token.Name }) {
+			s.reject("args have the token %q, which no annotation names", token.Name)
+		}
+	}
+	for _, name := range []string{api.FlagNotify, api.FlagNotifySignal, api.FlagMetricsPort} {
+		if got.settings[name] != want.settings[name] {
+			s.warn("args: --%s is %s, not %s", name, quote(got.settings[name]), quote(want.settings[name]))
+		}
+	}
+	s.tokens = tokens
+}
+
+// judgeToken compares one token; mode is that of an annotation, empty for none.
+func (s *secondCall) judgeToken(got, want api.TokenSpec, mode string) {
+	sorted := func(list []string) []string { return slices.Sorted(slices.Values(list)) }
+	field := func(name string) string { return fmt.Sprintf("args: %s of the token %q", name, want.Name) }
+	if !slices.Equal(sorted(got.Audiences), sorted(want.Audiences)) {
+		s.reject("%s is %s, not %s", field("audiences"), shown(got.Audiences), shown(want.Audiences))
+	}
+	if gotPaths, wantPaths := config.Paths(got), config.Paths(want); !slices.Equal(gotPaths, wantPaths) {
+		s.reject("%s is %s, not %s", field("paths"), shown(gotPaths), shown(wantPaths))
+	} else if text := valueDifference(field("files"), got.Files, want.Files); text != "" {
+		s.warn("%s", text)
+	}
+	if longest := int64(s.plan.cfg.Tokens.MaxExpiration.Duration / time.Second); got.ExpirationSeconds > longest {
+		s.reject("%s is %d, and this installation allows at most %d (tokens.maxExpiration)", field("expirationSeconds"), got.ExpirationSeconds, longest)
+	} else if got.ExpirationSeconds != want.ExpirationSeconds {
+		s.warn("%s is %d, not %d", field("expirationSeconds"), got.ExpirationSeconds, want.ExpirationSeconds)
+	}
+	if got.RefreshAtPercent != want.RefreshAtPercent {
+		s.warn("%s is %d, not %d", field("refreshAtPercent"), got.RefreshAtPercent, want.RefreshAtPercent)
+	}
+	s.judgeMode(field("mode"), got.Mode, mode)
+}
+
+// judgeMode: without an annotation each mode of the table of identities will do, for another row can have held before.
+func (s *secondCall) judgeMode(field, got, annotated string) {
+	most := annotated
+	if most == "" {
+		most = "0444"
+	}
+	gotBits, err := config.ParseMode(got)
+	mostBits, mostErr := config.ParseMode(most)
+	switch {
+	case err != nil || mostErr != nil || gotBits&^mostBits != 0:
+		s.reject("%s is %q, which lets others read what %q does not", field, got, most)
+	case annotated != "" && got != annotated, annotated == "" && !slices.Contains([]string{"0400", "0440", "0444"}, got):
+		s.warn("%s is %q, not %q", field, got, most)
+	}
+}
