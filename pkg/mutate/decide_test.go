@@ -140,41 +140,6 @@ func TestMutateOutcome(t *testing.T) {
 	}
 }
 
-func TestWindows(t *testing.T) {
-	term := func(key, operator, values string) string {
-		return `{"matchExpressions": [{"key": "` + key + `", "operator": "` + operator + `", "values": [` + values + `]}]}`
-	}
-	affinity := func(terms string) string {
-		return `{"affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [` + terms + `]}}}}`
-	}
-	tests := map[string]struct {
-		spec string
-		want bool
-	}{
-		"nothing said":                         {`{}`, false},
-		"spec.os linux":                        {`{"os": {"name": "linux"}}`, false},
-		"spec.os windows":                      {`{"os": {"name": "windows"}}`, true},
-		"node selector linux":                  {`{"nodeSelector": {"kubernetes.io/os": "linux"}}`, false},
-		"node selector windows":                {`{"nodeSelector": {"kubernetes.io/os": "windows"}}`, true},
-		"affinity without a requirement":       {`{"affinity": {"nodeAffinity": {}}}`, false},
-		"affinity without terms":               {affinity(``), false},
-		"affinity to windows":                  {affinity(term("kubernetes.io/os", "In", `"windows"`)), true},
-		"affinity to windows and linux":        {affinity(term("kubernetes.io/os", "In", `"windows", "linux"`)), false},
-		"affinity to windows or anything":      {affinity(term("kubernetes.io/os", "In", `"windows"`) + "," + term("zone", "In", `"a"`)), false},
-		"affinity to windows in every term":    {affinity(term("kubernetes.io/os", "In", `"windows"`) + "," + term("kubernetes.io/os", "In", `"windows"`)), true},
-		"affinity to anything but windows":     {affinity(term("kubernetes.io/os", "NotIn", `"windows"`)), false},
-		"affinity to another label of a value": {affinity(term("os", "In", `"windows"`)), false},
-	}
-	for name, test := range tests {
-		t.Run(name, func(t *testing.T) {
-			pod := decodePod(t, []byte(`{"spec": `+test.spec+`}`))
-			if got := windows(&pod.Spec) != ""; got != test.want {
-				t.Errorf("got %v, want %v", got, test.want)
-			}
-		})
-	}
-}
-
 // TestPodDecodingErrors: what is not a pod at all is an error, for the caller to answer.
 func TestPodDecodingErrors(t *testing.T) {
 	for name, pod := range map[string]string{

@@ -89,6 +89,8 @@ func TestWindows(t *testing.T) {
 		"affinity without terms":          {affinity(""), "", ""},
 		"affinity without expressions":    {affinity("{}"), "", ""},
 		"affinity to no value":            {affinity(term(stable, "In", "")), "", ""},
+		"affinity to any label's windows": {affinity(term("os", "In", `"windows"`)), "", ""},
+		"affinity without a requirement":  {`"affinity": {"nodeAffinity": {}}`, "", ""},
 		"Linux":                           {`"nodeSelector": {"kubernetes.io/os": "linux", "beta.kubernetes.io/os": "linux"}, "os": {"name": "linux"}`, "", ""},
 		"options of the Pod":              {`"securityContext": {"windowsOptions": {"runAsUserName": "x"}}`, "", "spec.securityContext.windowsOptions"},
 		"options that are null":           {`"securityContext": {"windowsOptions": null}`, "", ""},
