@@ -25,18 +25,18 @@ func TestNamespaceIsDeleted(t *testing.T) {
 	t.Cleanup(func() { // the namespace waits for it
 		_ = n.client.CoreV1().Pods(n.name).Delete(context.Background(), "pod", metav1.DeleteOptions{GracePeriodSeconds: ptr(int64(0))})
 	})
-	refresh := func() error {
-		_, err := n.exec("pod", api.ContainerName, api.SidecarBinary, api.CommandRefresh, "--timeout=2s")
+	refresh := func(timeout time.Duration) error {
+		_, err := n.exec("pod", api.ContainerName, api.SidecarBinary, api.CommandRefresh, "--timeout="+timeout.String())
 		return err
 	}
-	must(t, refresh(), "refreshing before the namespace is deleted")
+	must(t, refresh(30*time.Second), "refreshing before the namespace is deleted")
 
 	must(t, n.client.CoreV1().Namespaces().Delete(t.Context(), n.name, metav1.DeleteOptions{}), "deleting the namespace")
 	n.until("pod", "is being terminated", func(pod *corev1.Pod) bool { return pod.DeletionTimestamp != nil })
 	var refused error
 	eventually(t, pollShort, "a refresh is refused", func(context.Context) (bool, error) {
-		refused = refresh()
-		return refused != nil, nil
+		refused = refresh(2 * time.Second)
+		return refused != nil && strings.Contains(refused.Error(), "Forbidden"), refused
 	})
 	before := n.token("pod", "app", tokenPath)
 	for _, want := range []string{
