@@ -98,6 +98,50 @@ func TestJobAndCronJobComplete(t *testing.T) {
 	}
 }
 
+// A Job with restartPolicy OnFailure counts restarts, also of the sidecar: it waits for its first token for three minutes without one, says why, and completes.
+func TestJobThatCountsRestartsWaits(t *testing.T) {
+	t.Parallel()
+	const late = "late"
+	n := newNamespace(t, nil)
+	n.account(late)
+	n.block(late)
+	spec := podSpec(probePath, "stat", tokenPath)
+	spec.ServiceAccountName, spec.RestartPolicy = late, corev1.RestartPolicyOnFailure
+	_, err := n.client.BatchV1().Jobs(n.name).Create(t.Context(), &batchv1.Job{ObjectMeta: metav1.ObjectMeta{Name: "once"},
+		Spec: batchv1.JobSpec{BackoffLimit: ptr(int32(0)), Template: template(annotations("audience", audienceDefault), spec)}}, metav1.CreateOptions{})
+	must(t, err, "creating the Job")
+	var pod corev1.Pod
+	eventually(t, pollShort, "the sidecar runs", func(ctx context.Context) (bool, error) {
+		pods, err := n.client.CoreV1().Pods(n.name).List(ctx, metav1.ListOptions{})
+		if err != nil || len(pods.Items) != 1 {
+			return false, err
+		}
+		pod = pods.Items[0]
+		return running(pod.Status.InitContainerStatuses, api.ContainerName), nil
+	})
+	n.event(pod.Name, "Unhealthy", "Forbidden")
+	if log := n.logs(pod.Name, api.ContainerName); !strings.Contains(log, "Forbidden") {
+		t.Errorf("the log does not say why the Pod waits:\n%s", log)
+	}
+	time.Sleep(3 * time.Minute)
+	n.unblock(late)
+	eventually(t, 2*time.Minute, "the Job completes", func(ctx context.Context) (bool, error) {
+		job, err := n.client.BatchV1().Jobs(n.name).Get(ctx, "once", metav1.GetOptions{})
+		if err == nil && job.Status.Failed > 0 {
+			t.Fatalf("the Job has failed: %+v", job.Status)
+		}
+		return err == nil && job.Status.Succeeded == 1, err
+	})
+	after, err := n.client.CoreV1().Pods(n.name).Get(t.Context(), pod.Name, metav1.GetOptions{})
+	must(t, err, "reading the Pod")
+	if restarts := after.Status.InitContainerStatuses[0].RestartCount; after.UID != pod.UID || restarts > 0 {
+		t.Errorf("the sidecar was restarted %d times, in the same Pod: %t", restarts, after.UID == pod.UID)
+	}
+	if out := n.logs(pod.Name, "app"); !strings.Contains(out, `"readable":true`) {
+		t.Errorf("the Job's application saw no token: %s", out)
+	}
+}
+
 // "containers: … init ones too": an init container of the user finds its token.
 func TestInitContainersSeeTheTokens(t *testing.T) {
 	t.Parallel()

@@ -98,8 +98,8 @@ func (p *plan) changedText(wrong []difference) string {
 	if by == "" {
 		by = byEditor
 	}
-	return fmt.Sprintf("the init container %q is not as podtoken injected it, %s: probably %s has changed it: who runs that has to exempt containers of this name",
-		api.ContainerName, text, by)
+	return fmt.Sprintf("the init container %q differs from what podtoken injected, %s: probably changed by %s: configure that to exempt containers named %q",
+		api.ContainerName, text, by, api.ContainerName)
 }
 
 // maxDifferences bounds those in a message.

@@ -83,12 +83,12 @@ func (p *plan) common(of func(member) *int64) (common int64, ok bool) {
 	return common, ok
 }
 
-// ends tells whether the member is an init container that ends before the application starts.
+// ends reports whether the member is an init container that ends before the application starts.
 func (m member) ends() bool {
 	return m.list == initContainersField && m.RestartPolicy != corev1.ContainerRestartPolicyAlways
 }
 
-// readsAll tells whether the member is root with the capability to read everybody's files, which container runtimes give it unless it is
+// readsAll reports whether the member is root with the capability to read everybody's files, which container runtimes give it unless it is
 // dropped.
 func (p *plan) readsAll(m member) bool {
 	user := p.runAsUser(m)
@@ -167,7 +167,7 @@ func (p *plan) readWarnings() []string {
 	return warnings
 }
 
-// canRead tells whether the spec assures that the member can read a file of the sidecar with that mode.
+// canRead reports whether the spec assures that the member can read a file of the sidecar with that mode.
 func (p *plan) canRead(m member, mode string) bool {
 	bits, err := strconv.ParseUint(mode, 8, 16)
 	if err != nil || bits&0o004 != 0 || p.readsAll(m) {
@@ -180,7 +180,7 @@ func (p *plan) canRead(m member, mode string) bool {
 	return same(p.runAsUser(m), firstID(p.identity.user, sc.RunAsUser))
 }
 
-// same tells whether both are known, and the same.
+// same reports whether both are known, and the same.
 func same(a, b *int64) bool { return a != nil && b != nil && *a == *b }
 
 // withModes returns the tokens for the sidecar.

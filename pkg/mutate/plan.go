@@ -189,8 +189,8 @@ func (p *plan) audienceWarnings() []string {
 	var warnings []string
 	for _, t := range p.req.tokens {
 		if i := slices.IndexFunc(t.audiences, func(audience string) bool { return audienceMistake(audience) != "" }); i >= 0 {
-			warnings = append(warnings, fmt.Sprintf("the token %q has the audience %s, %s: an audience is written as its receivers compare it, "+
-				"without quotation marks and brackets; several are separated by commas", t.name, quote(t.audiences[i]), audienceMistake(t.audiences[i])))
+			warnings = append(warnings, fmt.Sprintf("the token %q has the audience %s, %s: validating services compare the whole text: "+
+				"write it without quotation marks and brackets, and separate several by commas", t.name, quote(t.audiences[i]), audienceMistake(t.audiences[i])))
 		}
 		isAPI := func(audience string) bool { return slices.Contains(p.apiAudiences, audience) }
 		i := slices.IndexFunc(t.audiences, isAPI)

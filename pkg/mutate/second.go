@@ -143,7 +143,7 @@ func (s *secondCall) reject(format string, args ...any) {
 
 // warn is of a value that another installation or version, or another webhook, has set.
 func (s *secondCall) warn(format string, args ...any) {
-	s.warnings = append(s.warnings, fmt.Sprintf("container %q: %s: another webhook, version or installation of podtoken has set it", api.ContainerName, fmt.Sprintf(format, args...)))
+	s.warnings = append(s.warnings, fmt.Sprintf("container %q: %s: set by another webhook, or by another version or installation of podtoken", api.ContainerName, fmt.Sprintf(format, args...)))
 }
 
 // mustBe rejects every other value.
@@ -253,7 +253,7 @@ func (s *secondCall) judgeReadiness() {
 // gate is how a container holds the others back.
 type gate struct{ hook, probe bool }
 
-// isWait tells whether it is the sidecar's command that waits for the tokens.
+// isWait reports whether it is the sidecar's command that waits for the tokens.
 func isWait(action *corev1.ExecAction) bool {
 	wait := []string{api.SidecarBinary, api.CommandWait}
 	return action != nil && len(action.Command) >= len(wait) && slices.Equal(action.Command[:len(wait)], wait)

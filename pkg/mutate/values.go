@@ -73,7 +73,7 @@ func audienceProblem(audience string) string {
 	return ""
 }
 
-// audienceMistake tells what in an audience was probably not meant: it is legal, and no receiver expects it. Empty for nothing.
+// audienceMistake returns what in an audience is probably a mistake: it is legal, and no validating service expects it. Empty for nothing.
 func audienceMistake(audience string) string {
 	for _, template := range []string{"{{", "}}", "${", "$("} {
 		if strings.Contains(audience, template) {
