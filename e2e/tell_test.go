@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"slices"
 	"strings"
@@ -48,6 +49,16 @@ func (n *testNamespace) refresh(pod string) {
 	n.t.Helper()
 	_, err := n.exec(pod, api.ContainerName, api.SidecarBinary, api.CommandRefresh)
 	must(n.t, err, "asking for a refresh")
+}
+
+// cannotRefresh waits until a refresh fails for the reason that is wanted: on a busy machine the first can fail because there is no answer in time.
+func (n *testNamespace) cannotRefresh(pod string, want ...string) {
+	n.t.Helper()
+	eventually(n.t, pollShort, fmt.Sprintf("a refresh fails with %q", want), func(context.Context) (bool, error) {
+		_, err := n.exec(pod, api.ContainerName, api.SidecarBinary, api.CommandRefresh, "--timeout=3s")
+		missing := func(text string) bool { return err == nil || !strings.Contains(err.Error(), text) }
+		return !slices.ContainsFunc(want, missing), err
+	})
 }
 
 // Of two files that change together the application hears once, also when it starts after them; of files that are kept after
