@@ -106,7 +106,7 @@ func TestSecondCall(t *testing.T) {
 		"no resources":                 {change: func(c *corev1.Container) { c.Resources = corev1.ResourceRequirements{} }},
 		"more memory":                  {change: memory("1Gi")},
 		"least memory":                 {change: memory("10Mi")},
-		"too little memory":            {change: memory("9Mi"), denied: `resources.limits.memory is "9Mi", and the sidecar needs 10Mi: probably something that sets resources`},
+		"too little memory":            {change: memory("9Mi"), denied: `resources.limits.memory is "9Mi", and the sidecar needs 10Mi: probably changed by something that sets resources`},
 		"as little as the author said": {annotations: `"podtoken.dev/sidecar-resources": "{\"limits\":{\"memory\":\"8Mi\"}}"`, change: memory("8Mi")},
 		"less than the author said":    {annotations: `"podtoken.dev/sidecar-resources": "{\"limits\":{\"memory\":\"8Mi\"}}"`, change: memory("7Mi"), denied: `memory is "7Mi"`},
 		"other resources":              {change: func(c *corev1.Container) { c.Resources.Limits["ephemeral-storage"] = resource.MustParse("1Gi") }},
