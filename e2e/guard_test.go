@@ -36,7 +36,8 @@ func TestGuard(t *testing.T) {
 	_, err := client.CoreV1().Secrets(n.name).Create(ctx, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "secret"}}, metav1.CreateOptions{})
 	must(t, err, "creating a Secret")
 	spec := podSpec()
-	spec.ShareProcessNamespace = ptr(true) // The attacker has got as far as the sidecar's file system.
+	// The attacker has got as far as the sidecar's file system: /proc/PID/root is for processes of the same user and group.
+	spec.ShareProcessNamespace, spec.SecurityContext.RunAsGroup = ptr(true), ptr(int64(1000))
 	n.create("pod", annotations("audience.vault", audienceDeclared, "expiration", "20m"), spec)
 	n.create("sibling", annotations("audience.vault", audienceDeclared, "expiration", "20m"), podSpec())
 	pod, sibling := n.ready("pod"), n.ready("sibling")

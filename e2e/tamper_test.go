@@ -19,7 +19,8 @@ const meddler = "meddler"
 
 // meddlable is the spec with what a meddler needs. A writable mount is rejected, in the spec and in ephemeral containers.
 func meddlable(spec corev1.PodSpec) corev1.PodSpec {
-	spec.ShareProcessNamespace = ptr(true)
+	// /proc/PID/root is for processes of the same user and group.
+	spec.ShareProcessNamespace, spec.SecurityContext.RunAsGroup = ptr(true), ptr(int64(1000))
 	return spec
 }
 

@@ -61,6 +61,11 @@ func (m *measurement) starts(ctx context.Context, rounds int) (string, error) {
 		{name: "three tokens of the kubelet: projected volume", pod: projected, tokens: true},
 		{name: "**three tokens of podtoken**", pod: func() *corev1.Pod { return annotated("true") }, tokens: true},
 		{name: "the same with `wait: \"strict\"`", pod: func() *corev1.Pod { return annotated("strict") }, tokens: true},
+		{name: "the same with `restartPolicy: OnFailure`", pod: func() *corev1.Pod {
+			pod := annotated("true")
+			pod.Spec.RestartPolicy = corev1.RestartPolicyOnFailure
+			return pod
+		}, tokens: true},
 		{name: "the same with `wait: \"false\"`", pod: func() *corev1.Pod { return annotated("false") }, tokens: true},
 		{name: "the same sidecar, an init container waits", pod: func() *corev1.Pod { return initialised(m.keeper) }, tokens: true},
 	}
