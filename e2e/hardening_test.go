@@ -1,16 +1,10 @@
 package e2e
 
 import (
-	"context"
-	"encoding/json"
 	"strings"
-	"sync/atomic"
 	"testing"
 
-	admissionv1 "k8s.io/api/admission/v1"
-	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/podtoken/podtoken/pkg/api"
 )
@@ -18,17 +12,7 @@ import (
 // changes registers a webhook that is called after podtoken's and changes every container of the namespace's Pods. The API server then calls podtoken's again.
 func (n *testNamespace) changes(change func(*corev1.Container)) {
 	n.t.Helper()
-	var asked atomic.Int64
-	n.mutateAs("z-"+n.name, admissionregistrationv1.RuleWithOperations{
-		Operations: []admissionregistrationv1.OperationType{admissionregistrationv1.Create},
-		Rule:       admissionregistrationv1.Rule{APIGroups: []string{""}, APIVersions: []string{"v1"}, Resources: []string{"pods"}},
-	}, func(_ context.Context, request *admissionv1.AdmissionRequest) *admissionv1.AdmissionResponse {
-		asked.Add(1)
-		var pod corev1.Pod
-		if json.Unmarshal(request.Object.Raw, &pod) != nil {
-			return nil
-		}
-		var patch []map[string]any
+	n.mutatePods("z-"+n.name, func(pod *corev1.Pod) (patch []map[string]any) {
 		for field, containers := range map[string][]corev1.Container{"initContainers": pod.Spec.InitContainers, "containers": pod.Spec.Containers} {
 			for i := range containers {
 				change(&containers[i])
@@ -37,17 +21,7 @@ func (n *testNamespace) changes(change func(*corev1.Container)) {
 				patch = append(patch, map[string]any{"op": "replace", "path": "/spec/" + field, "value": containers})
 			}
 		}
-		encoded, err := json.Marshal(patch)
-		if err != nil {
-			return nil
-		}
-		return &admissionv1.AdmissionResponse{Allowed: true, PatchType: ptr(admissionv1.PatchTypeJSONPatch), Patch: encoded}
-	})
-	// The API server hears of it a moment later.
-	eventually(n.t, pollShort, "the other webhook is asked", func(ctx context.Context) (bool, error) {
-		_, err := n.client.CoreV1().Pods(n.name).Create(ctx, &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "dry-run"}, Spec: podSpec()},
-			metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
-		return asked.Load() > 0, err
+		return patch
 	})
 }
 

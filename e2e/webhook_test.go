@@ -8,11 +8,13 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"sync/atomic"
 	"testing"
 
 	admissionv1 "k8s.io/api/admission/v1"
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	authenticationv1 "k8s.io/api/authentication/v1"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
@@ -63,6 +65,33 @@ func (n *testNamespace) mutateAs(name string, rule admissionregistrationv1.RuleW
 	}, metav1.CreateOptions{})
 	must(n.t, err, "registering a mutating webhook")
 	n.t.Cleanup(func() { _ = configurations.Delete(context.Background(), name, metav1.DeleteOptions{}) })
+}
+
+// mutatePods has this process change the namespace's Pods under the name of a configuration, and returns when it does.
+func (n *testNamespace) mutatePods(name string, change func(*corev1.Pod) (patch []map[string]any)) {
+	n.t.Helper()
+	var asked atomic.Int64
+	n.mutateAs(name, admissionregistrationv1.RuleWithOperations{
+		Operations: []admissionregistrationv1.OperationType{admissionregistrationv1.Create},
+		Rule:       admissionregistrationv1.Rule{APIGroups: []string{""}, APIVersions: []string{"v1"}, Resources: []string{"pods"}},
+	}, func(_ context.Context, request *admissionv1.AdmissionRequest) *admissionv1.AdmissionResponse {
+		asked.Add(1)
+		var pod corev1.Pod
+		if json.Unmarshal(request.Object.Raw, &pod) != nil {
+			return nil
+		}
+		encoded, err := json.Marshal(change(&pod))
+		if err != nil {
+			return nil
+		}
+		return &admissionv1.AdmissionResponse{Allowed: true, PatchType: ptr(admissionv1.PatchTypeJSONPatch), Patch: encoded}
+	})
+	// The API server hears of it a moment later.
+	eventually(n.t, pollShort, "the other webhook is called", func(ctx context.Context) (bool, error) {
+		_, err := n.client.CoreV1().Pods(n.name).Create(ctx, &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "dry-run"}, Spec: podSpec()},
+			metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+		return asked.Load() > 0, err
+	})
 }
 
 // selector selects this namespace and no other.
