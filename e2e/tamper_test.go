@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"strings"
 	"testing"
@@ -36,11 +37,16 @@ func (n *testNamespace) meddler(pod string) {
 	})
 }
 
-// meddle has it do something to a file.
+// meddle has it do something to a file, in the file system of a sidecar that runs: one whose gate gives up is restarted after a while.
 func (n *testNamespace) meddle(pod, action, file string) {
 	n.t.Helper()
-	_, err := n.exec(pod, meddler, probePath, "tamper", action, api.SidecarTokenDir+"/"+file, api.SidecarBinary, api.CommandRun)
-	must(n.t, err, "doing %q to the file %q", action, file)
+	eventually(n.t, 2*time.Minute, fmt.Sprintf("doing %q to the file %q", action, file), func(context.Context) (bool, error) {
+		_, err := n.exec(pod, meddler, probePath, "tamper", action, api.SidecarTokenDir+"/"+file, api.SidecarBinary, api.CommandRun)
+		if err != nil && !strings.Contains(err.Error(), "no process runs") {
+			must(n.t, err, "doing %q to the file %q", action, file)
+		}
+		return err == nil, err
+	})
 }
 
 func TestWritableMountOfTheTokenVolumeIsRefused(t *testing.T) {
