@@ -88,6 +88,7 @@ func TestRefusedValues(t *testing.T) {
 		"a tag inside the repository":        {"sidecar.image.tag=a:b", "at '/sidecar/image/tag'"},
 		"half a digest":                      {"sidecar.image.digest=sha256:0123", "at '/sidecar/image/digest'"},
 		"a sidecar that is root":             {"sidecar.runAsUser=0", "at '/sidecar/runAsUser'"},
+		"a sidecar with the group of root":   {"sidecar.runAsGroup=0", "at '/sidecar/runAsGroup'"},
 		"a webhook that is root":             {"webhook.runAsUser=0", "at '/webhook/runAsUser'"},
 		"a quantity with a wrong unit":       {"sidecar.resources.limits.memory=16MB", "at '/sidecar/resources/limits/memory'"},
 		"guaranteed resources without one":   {"sidecar.guaranteedResources.cpu=null", "missing property 'cpu'"},
@@ -188,8 +189,8 @@ func images(sidecar, webhook string) []string {
 
 // TestNullLeavesTheUserToThePlatform: on OpenShift any fixed user or group would be refused.
 func TestNullLeavesTheUserToThePlatform(t *testing.T) {
-	rendered := render(t, "--set", "webhook.runAsUser=null,controller.runAsUser=null,sidecar.runAsUser=null")
-	for key, want := range map[string][]string{"runAsUser": {"null"}, "runAsGroup": nil, "fsGroup": nil, "runAsNonRoot": {"true", "true", "true", "true"}} {
+	rendered := render(t, "--set", "webhook.runAsUser=null,controller.runAsUser=null,sidecar.runAsUser=null,sidecar.runAsGroup=null")
+	for key, want := range map[string][]string{"runAsUser": {"null"}, "runAsGroup": {"null"}, "fsGroup": nil, "runAsNonRoot": {"true", "true", "true", "true"}} {
 		if got := values(rendered, key); !slices.Equal(got, want) {
 			t.Errorf("%s: got %q, want %q", key, got, want)
 		}
