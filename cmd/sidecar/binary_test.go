@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/podtoken/podtoken/internal/inherited"
 	"github.com/podtoken/podtoken/internal/servertest"
 	"github.com/podtoken/podtoken/internal/tokenrequest/fakeapi"
 	"github.com/podtoken/podtoken/pkg/sidecar/jwt"
@@ -31,6 +32,7 @@ var buildBinary = sync.OnceValues(func() (string, error) {
 })
 
 func TestMain(m *testing.M) {
+	inherited.Signals()
 	dir, err := os.MkdirTemp("", "podtoken-sidecar-")
 	if err != nil {
 		panic(err)
