@@ -23,7 +23,7 @@ var buildDir string
 // buildBinary builds the binary as it is shipped, once for all tests.
 var buildBinary = sync.OnceValues(func() (string, error) {
 	binary := filepath.Join(buildDir, "podtoken-sidecar")
-	build := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", binary, ".")
+	build := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", binary, ".")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if output, err := build.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("building: %w\n%s", err, output)
