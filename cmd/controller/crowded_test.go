@@ -2,7 +2,7 @@ package main
 
 import (
 	"fmt"
-	"regexp"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -25,18 +25,18 @@ func TestGrantsStayInAFullNamespace(t *testing.T) {
 	before := ofCart()
 
 	f.add(t, "serviceaccounts", serviceAccountYAML("shop", "evil"))
-	arguments := regexp.MustCompile(`args: .*`)
-	created := regexp.MustCompile(`creationTimestamp: .*`)
-	for i := range 400 {
-		var args []string
+	f.addMany(t, "pods", strings.ReplaceAll(podYAML("shop", "", "evil", "vault", 3600), padding, ""), 400, func(i int, o fakeObject) {
+		var args []any
 		for k := range 16 {
-			args = append(args, fmt.Sprintf(`'--token={"name":"%04d-%02d-%s","audiences":["vault"],"expirationSeconds":3600,"path":"t","mode":"0400","refreshAtPercent":80}'`,
+			args = append(args, fmt.Sprintf(`--token={"name":"%04d-%02d-%s","audiences":["vault"],"expirationSeconds":3600,"path":"t","mode":"0400","refreshAtPercent":80}`,
 				i, k, strings.Repeat("n", 120)))
 		}
-		text := strings.ReplaceAll(podYAML("shop", fmt.Sprintf("a-%04d", i), "evil", "vault", 3600), padding, "")
-		text = created.ReplaceAllString(text, `creationTimestamp: "2020-01-01T00:00:00Z"`)
-		f.add(t, "pods", arguments.ReplaceAllLiteralString(text, "args: ["+strings.Join(args, ", ")+"]"))
-	}
+		o.metadata()["name"], o.metadata()["creationTimestamp"] = fmt.Sprintf("a-%04d", i), "2020-01-01T00:00:00Z"
+		containers := o["spec"].(map[string]any)["initContainers"].([]any)
+		sidecar := maps.Clone(containers[0].(map[string]any))
+		sidecar["args"] = args
+		o["spec"].(map[string]any)["initContainers"] = []any{sidecar}
+	})
 	p = start(t, f, "--removal-delay=0s")
 	eventually(t, "the namespace is full", time.Minute, func() bool {
 		refused := p.metric("podtoken_grant_refused_pods")

@@ -85,6 +85,32 @@ func (o fakeObject) text(field string) string {
 	return text
 }
 
+func (o fakeObject) labels() map[string]any {
+	given := o.metadata()["labels"]
+	if large, ok := given.(*encoded); ok {
+		given = large.value
+	}
+	labels, _ := given.(map[string]any)
+	return labels
+}
+
+// encoded is a value of an object that is so large that it is encoded once only.
+type encoded struct {
+	value any
+	text  []byte
+}
+
+func (e *encoded) MarshalJSON() ([]byte, error) {
+	if e.text == nil {
+		text, err := json.Marshal(e.value)
+		if err != nil {
+			return nil, err
+		}
+		e.text = text
+	}
+	return e.text, nil
+}
+
 func (o fakeObject) key() string { return o.text("namespace") + "/" + o.text("name") }
 
 func (o fakeObject) json() string {
@@ -141,16 +167,31 @@ func (f *fakeAPI) remove(resource, key string) {
 	}
 }
 
-// add stores objects written in YAML, by resource.
+// add stores an object written in YAML.
 func (f *fakeAPI) add(t *testing.T, resource, text string) {
 	t.Helper()
-	var o fakeObject
-	if err := yaml.Unmarshal([]byte(text), &o); err != nil {
+	f.addMany(t, resource, text, 1, func(int, fakeObject) {})
+}
+
+// addMany stores n objects that are alike: text in YAML, which takes long to parse, after a change of metadata or spec.
+func (f *fakeAPI) addMany(t *testing.T, resource, text string, n int, change func(i int, o fakeObject)) {
+	t.Helper()
+	var pattern fakeObject
+	if err := yaml.Unmarshal([]byte(text), &pattern); err != nil {
 		t.Fatal(err)
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.put(resource, o)
+	for i := range n {
+		o := maps.Clone(pattern)
+		for _, part := range []string{"metadata", "spec"} {
+			if fields, ok := pattern[part].(map[string]any); ok {
+				o[part] = maps.Clone(fields)
+			}
+		}
+		change(i, o)
+		f.put(resource, o)
+	}
 }
 
 // delete removes an object.
@@ -313,11 +354,14 @@ func selector(r *http.Request) func(fakeObject) bool {
 	if err != nil {
 		panic(err)
 	}
+	requirements, _ := byLabel.Requirements()
 	return func(o fakeObject) bool {
 		set := labels.Set{}
-		given, _ := o.metadata()["labels"].(map[string]any)
-		for key, value := range given {
-			set[key] = fmt.Sprint(value)
+		given := o.labels()
+		for _, requirement := range requirements { // and not of all labels, of which there may be very many
+			if value, ok := given[requirement.Key()]; ok {
+				set[requirement.Key()] = fmt.Sprint(value)
+			}
 		}
 		return byLabel.Matches(set) && byField.Matches(fields.Set{"metadata.name": o.text("name")})
 	}
@@ -335,20 +379,19 @@ func (f *fakeAPI) list(w http.ResponseWriter, r *http.Request, resource string) 
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	selects := selector(r)
+	limit, _ := strconv.Atoi(r.URL.Query().Get("limit"))
 	var items []string
+	last, next := "", ""
 	for _, key := range slices.Sorted(maps.Keys(f.objects[resource])) {
-		if o := f.objects[resource][key]; selects(o) && key > r.URL.Query().Get("continue") {
-			items = append(items, partial(r, o).json())
+		o := f.objects[resource][key]
+		if !selects(o) || key <= r.URL.Query().Get("continue") {
+			continue
 		}
-	}
-	next := ""
-	if limit, _ := strconv.Atoi(r.URL.Query().Get("limit")); limit > 0 && limit < len(items) {
-		var last fakeObject
-		items = items[:limit]
-		if err := json.Unmarshal([]byte(items[limit-1]), &last); err != nil {
-			panic(err)
+		if limit > 0 && len(items) == limit {
+			next = last
+			break
 		}
-		next = last.key()
+		items, last = append(items, partial(r, o).json()), key
 	}
 	kind, version := "List", "v1"
 	if strings.Contains(r.Header.Get("Accept"), "as=PartialObjectMetadataList") {

@@ -24,8 +24,12 @@ func decode(body []byte) fakeObject {
 			panic(err)
 		}
 	}
+	unmarshal := json.Unmarshal // which takes a twentieth of the time
+	if !json.Valid(body) {
+		unmarshal = func(data []byte, into any) error { return yaml.Unmarshal(data, into) }
+	}
 	var sent fakeObject
-	if err := yaml.Unmarshal(body, &sent); err != nil {
+	if err := unmarshal(body, &sent); err != nil {
 		panic(err)
 	}
 	return sent

@@ -10,6 +10,7 @@ import (
 // Pods whose audiences make a Role that the API server does not take neither keep what another pod needed, nor what the policy
 // has taken away; an event reports it on them.
 func TestAGrantIsNotFrozen(t *testing.T) {
+	t.Parallel()
 	f := newGuarded(t)
 	f.add(t, "pods", podYAML("shop", "first", "cart", "to-be-revoked", 3600))
 	f.add(t, "pods", podYAML("shop", "second", "cart", "vault", 3600))
@@ -26,12 +27,12 @@ func TestAGrantIsNotFrozen(t *testing.T) {
 	for i := range 60 {
 		f.add(t, "pods", podYAML("shop", fmt.Sprintf("hostile-%d", i), "cart", fmt.Sprintf("%d-%s", i, strings.Repeat("x", 508)), 3600))
 	}
-	eventually(t, "a grant that cannot be written", 10*time.Second, func() bool {
+	eventually(t, "a grant that cannot be written", 20*time.Second, func() bool {
 		return strings.Contains(p.log.String(), "request is too large")
 	})
 	f.delete("pods", "shop/first")
 	eventually(t, "removal of what no pod needs", 20*time.Second, func() bool { return !has("to-be-revoked")() })
-	eventually(t, "an event of why there is no grant", 10*time.Second, func() bool {
+	eventually(t, "an event of why there is no grant", 20*time.Second, func() bool {
 		for _, name := range f.names("events") {
 			if event := f.get("events", name); strings.Contains(event, "GrantFailed") && strings.Contains(event, "request is too large") {
 				return true

@@ -76,6 +76,7 @@ func TestOptionsAreRefused(t *testing.T) {
 		"cleanup --kubeconfig=/nowhere":          `reading how to reach the API server (flag --kubeconfig: "/nowhere"): stat /nowhere: no such file or directory`,
 		"cleanup --webhook-configuration=_":      `flag --webhook-configuration: "_" is not the name of an object`,
 	}
+	t.Setenv("KUBERNETES_SERVICE_HOST", "") // as outside of a cluster
 	for args, want := range tests {
 		t.Run(args, func(t *testing.T) {
 			// A namespace first, because outside of a cluster there is none; the test's own flag may set another.

@@ -18,6 +18,7 @@ const servingSecretKey = "podtoken-system/podtoken-webhook-tls"
 // The program makes the certificate, has API servers trust its CA, and repairs both when somebody takes them away; with no
 // right but those of the chart.
 func TestServingCertificate(t *testing.T) {
+	t.Parallel()
 	f := newGuarded(t)
 	p := start(t, f, "--serving-certificate-secret=podtoken-webhook-tls", "--serving-certificate-name=podtoken-webhook.podtoken-system.svc")
 	ready(t, p)
@@ -36,12 +37,12 @@ func TestServingCertificate(t *testing.T) {
 	}
 	trusted := func() bool { return bundle() == string(secret().Data["ca.crt"]) }
 	f.add(t, "mutatingwebhookconfigurations", registrationYAML)
-	eventually(t, "the CA is trusted", 5*time.Second, trusted)
+	eventually(t, "the CA is trusted", 20*time.Second, trusted)
 	f.add(t, "mutatingwebhookconfigurations", registrationYAML) // as `helm upgrade --force-replace` does
-	eventually(t, "the CA is trusted again", 5*time.Second, trusted)
+	eventually(t, "the CA is trusted again", 20*time.Second, trusted)
 	f.delete("secrets", servingSecretKey)
-	eventually(t, "another Secret", 5*time.Second, func() bool { return len(secret().Data["ca.key"]) > 0 })
-	eventually(t, "both CAs are trusted", 5*time.Second, func() bool { return strings.Count(bundle(), "BEGIN CERTIFICATE") == 2 })
+	eventually(t, "another Secret", 20*time.Second, func() bool { return len(secret().Data["ca.key"]) > 0 })
+	eventually(t, "both CAs are trusted", 20*time.Second, func() bool { return strings.Count(bundle(), "BEGIN CERTIFICATE") == 2 })
 	if len(secret().Data["tls.crt"]) > 0 {
 		t.Error("a certificate of a CA that nobody trusts yet")
 	}

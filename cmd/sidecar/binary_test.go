@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/podtoken/podtoken/internal/inherited"
 	"github.com/podtoken/podtoken/internal/servertest"
 	"github.com/podtoken/podtoken/internal/tokenrequest/fakeapi"
 	"github.com/podtoken/podtoken/pkg/sidecar/jwt"
@@ -22,7 +23,7 @@ var buildDir string
 // buildBinary builds the binary as it is shipped, once for all tests.
 var buildBinary = sync.OnceValues(func() (string, error) {
 	binary := filepath.Join(buildDir, "podtoken-sidecar")
-	build := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", binary, ".")
+	build := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", binary, ".")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if output, err := build.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("building: %w\n%s", err, output)
@@ -31,6 +32,7 @@ var buildBinary = sync.OnceValues(func() (string, error) {
 })
 
 func TestMain(m *testing.M) {
+	inherited.Signals()
 	dir, err := os.MkdirTemp("", "podtoken-sidecar-")
 	if err != nil {
 		panic(err)

@@ -5,6 +5,8 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 
 	"github.com/podtoken/podtoken/pkg/api"
 	"github.com/podtoken/podtoken/pkg/sidecar/config"
@@ -22,9 +24,18 @@ type options struct {
 	terminationLog string
 }
 
-// parseOptions decodes the flags of run. With an error, the options are those before the wrong flag.
+// parseOptions decodes the flags of run. With an error, the options are those before the wrong flag. Flags are spelled as the
+// webhook does, --flag=value: the flag package takes others, and who else reads a pod's arguments would not find its tokens.
 func parseOptions(args []string) (options, error) {
 	var o options
+	var spelling error
+	for i, arg := range args {
+		name, _, hasValue := strings.Cut(arg, "=")
+		if isHelp := slices.Contains([]string{"-h", "-help", "--h", "--help"}, arg); !isHelp && strings.HasPrefix(arg, "-") && !(hasValue && strings.HasPrefix(name, "--")) {
+			args, spelling = args[:i], fmt.Errorf("%s: argument %q: want --flag=value", api.CommandRun, arg)
+			break
+		}
+	}
 	flags := newFlags(api.CommandRun)
 	flags.Func(api.FlagToken, "", func(value string) error {
 		spec, err := config.ParseToken(value)
@@ -41,6 +52,9 @@ func parseOptions(args []string) (options, error) {
 	flags.StringVar(&o.apiDir, "api-dir", api.APIMountPath, "")
 	flags.StringVar(&o.terminationLog, "termination-log", terminationLog, "")
 	err := parse(flags, args)
+	if err == nil {
+		err = spelling
+	}
 	return o, err
 }
 

@@ -64,6 +64,7 @@ func Declarations(api string) []Declaration {
 		refused("audiences twice, the last not allowed", `--token={"name":"mine","audiences":["vault"],"audiences":["billing"],"expirationSeconds":3600,"path":"mine","mode":"0400","refreshAtPercent":80}`),
 		refused("audiences in another case", `--token={"name":"mine","AUDIENCES":["billing"],"expirationSeconds":3600,"path":"mine","mode":"0400","refreshAtPercent":80}`),
 		refused("audiences in two cases", `--token={"name":"mine","audiences":["vault"],"Audiences":["billing"],"expirationSeconds":3600,"path":"mine","mode":"0400","refreshAtPercent":80}`),
+		refused("audiences in two cases, the first not allowed", `--token={"name":"mine","AUDIENCES":["billing"],"audiences":["vault"],"expirationSeconds":3600,"path":"mine","mode":"0400","refreshAtPercent":80}`),
 		refused("an audience in escapes", token(`["b\u0069lling"]`, "3600")),
 		granted("an allowed audience in escapes", []string{audienceAllowed}, token(`["v\u0061ult"]`, "3600")),
 		refused("a second token", allowed, strings.Replace(token(of(audienceWanted), "3600"), `"mine"`, `"more"`, 1)),

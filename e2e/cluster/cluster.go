@@ -18,6 +18,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"k8s.io/client-go/rest"
@@ -207,13 +208,21 @@ func (c *Cluster) Helm(ctx context.Context, arguments ...string) (string, error)
 }
 
 func (c *Cluster) tool(ctx context.Context, stdin io.Reader, name string, arguments ...string) (string, error) {
-	return run(ctx, stdin, []string{"KUBECONFIG=" + c.kubeconfig}, c.binaries.Path(name), arguments...)
+	env := []string{"KUBECONFIG=" + c.kubeconfig, "LC_ALL=C"} // kubectl speaks several languages
+	if c.Owned() {
+		home := c.Path("helm")
+		env = append(env, "HELM_CACHE_HOME="+home, "HELM_CONFIG_HOME="+home, "HELM_DATA_HOME="+home)
+	}
+	return run(ctx, stdin, env, c.binaries.Path(name), arguments...)
 }
 
-// run returns the standard output of a program, and its standard error as a part of the error.
+// run returns the standard output of a program, and its standard error as a part of the error. It has none of a person's settings of
+// kubectl and helm.
 func run(ctx context.Context, stdin io.Reader, env []string, program string, arguments ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, program, arguments...)
-	cmd.Env = append(os.Environ(), env...)
+	cmd.Env = append(slices.DeleteFunc(os.Environ(), func(variable string) bool {
+		return strings.HasPrefix(variable, "HELM_") || strings.HasPrefix(variable, "KUBE")
+	}), env...)
 	cmd.Stdin = stdin
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr

@@ -3,7 +3,6 @@ package grant
 import (
 	"crypto/sha256"
 	"encoding/binary"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -13,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/podtoken/podtoken/pkg/api"
+	"github.com/podtoken/podtoken/pkg/sidecar/config"
 )
 
 const (
@@ -110,15 +110,11 @@ func parseTokens(args []string) ([]api.TokenSpec, error) {
 		if read += len(arg); read > maxTokenBytes {
 			return nil, fmt.Errorf("its arguments --%s have more than %d bytes together", api.FlagToken, maxTokenBytes)
 		}
-		var token struct {
-			Name              string   `json:"name"`
-			Audiences         []string `json:"audiences"`
-			ExpirationSeconds int64    `json:"expirationSeconds"`
-		}
 		if value == "" {
 			return nil, fmt.Errorf("argument --%s is empty", api.FlagToken)
 		}
-		if err := json.Unmarshal([]byte(value), &token); err != nil {
+		token, err := config.ParseDeclaration(value)
+		if err != nil {
 			return nil, fmt.Errorf("argument --%s is not the JSON that the webhook writes: %w", api.FlagToken, err)
 		}
 		one := api.TokenSpec{

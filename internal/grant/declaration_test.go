@@ -41,10 +41,25 @@ func TestParseTokens(t *testing.T) {
 			args: []string{argument(strings.Repeat("n", 200), 600, "x")},
 			want: []api.TokenSpec{{Name: strings.Repeat("n", 128), Audiences: []string{"x"}, ExpirationSeconds: 600}},
 		},
-		"no token":        {args: []string{"--notify=x"}, wantErr: "it has no argument --token"},
-		"an empty one":    {args: []string{"--token="}, wantErr: "argument --token is empty"},
-		"not JSON":        {args: []string{"--token={"}, wantErr: "argument --token is not the JSON that the webhook writes: unexpected end of JSON input"},
-		"of another type": {args: []string{`--token={"expirationSeconds":"1h"}`}, wantErr: "argument --token is not the JSON that the webhook writes: json: cannot unmarshal string into Go struct field .expirationSeconds of type int64"},
+		"no token":     {args: []string{"--notify=x"}, wantErr: "it has no argument --token"},
+		"an empty one": {args: []string{"--token="}, wantErr: "argument --token is empty"},
+		"not JSON":     {args: []string{"--token={"}, wantErr: "argument --token is not the JSON that the webhook writes: unexpected end of JSON input"},
+		"of another type": {
+			args:    []string{`--token={"name":"a","audiences":["x"],"expirationSeconds":"1h"}`},
+			wantErr: `argument --token is not the JSON that the webhook writes: "expirationSeconds" is "1h", want a whole number of 64 bits`,
+		},
+		"what another version writes beside": {
+			args: []string{`--token={"name":"a","audiences":["x"],"expirationSeconds":600,"new":{"a":1}}`},
+			want: []api.TokenSpec{{Name: "a", Audiences: []string{"x"}, ExpirationSeconds: 600}},
+		},
+		"a name in another case": {
+			args:    []string{`--token={"name":"a","audiences":["x"],"Audiences":["y"],"expirationSeconds":600}`},
+			wantErr: `argument --token is not the JSON that the webhook writes: it has "Audiences", which must be spelled "audiences"`,
+		},
+		"a name twice": {
+			args:    []string{`--token={"name":"a","audiences":["x"],"audiences":["y"],"expirationSeconds":600}`},
+			wantErr: `argument --token is not the JSON that the webhook writes: "audiences" is there twice`,
+		},
 		"more than is read": {
 			args:    []string{"--token=" + strings.Repeat("x", 256<<10)},
 			wantErr: "its arguments --token have more than 262144 bytes together",
@@ -93,7 +108,7 @@ func TestTheLargestPodIsKept(t *testing.T) {
 
 // A problem quotes what the pod's author wrote, and not all of it.
 func TestProblemsAreCut(t *testing.T) {
-	p := keep(newDeclarations(), "shop", []string{`--token={"expirationSeconds":` + strings.Repeat("1", 100_000) + `}`})
+	p := keep(newDeclarations(), "shop", []string{`--token={"name":"a","audiences":["x"],"expirationSeconds":` + strings.Repeat("1", 100_000) + `}`})
 	d := p.declaration()
 	if len(d.problem) != maxProblemBytes {
 		t.Errorf("a problem of %d bytes, want %d: %.300s", len(d.problem), maxProblemBytes, d.problem)

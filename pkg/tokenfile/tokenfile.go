@@ -44,5 +44,8 @@ func Check(steps []api.Step, audiences []string) error {
 	if err == nil && text == "" {
 		err = errors.New("it writes nothing, and a file must not be empty")
 	}
+	if err == nil {
+		err = checkForm(steps)
+	}
 	return err
 }

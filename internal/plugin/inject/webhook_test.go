@@ -42,6 +42,7 @@ maxPerPod: 256
 // `inject -f` is what the webhook does, for every golden pod of pkg/mutate, by itself and as the template of every kind of workload: the
 // webhook is the real handler, which gets an AdmissionReview and answers with a patch.
 func TestInjectEqualsTheWebhook(t *testing.T) {
+	t.Setenv("KUBECONFIG", filepath.Join(t.TempDir(), "none"))
 	files, err := filepath.Glob("../../../pkg/mutate/testdata/*.txtar")
 	if err != nil || len(files) < 150 {
 		t.Fatalf("%d golden pods, %v", len(files), err)

@@ -73,6 +73,13 @@ func build(t *testing.T) string {
 	return program
 }
 
+// environment is that of an application in a pod, and nothing of the test's: curl and Python would call 127.0.0.1 by way of a proxy, and
+// messages of the C library are translated.
+func environment(t *testing.T) []string {
+	t.Helper()
+	return []string{"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir(), "LC_ALL=C.UTF-8"}
+}
+
 // commands start the applications.
 var commands = map[string]func(t *testing.T) []string{
 	"go":     func(t *testing.T) []string { return []string{build(t)} },
@@ -119,7 +126,7 @@ func TestApplications(t *testing.T) {
 
 			called, said := newService(t), &servertest.Buffer{}
 			app := exec.CommandContext(t.Context(), args[0], args[1:]...)
-			app.Env = append(os.Environ(), "VAULT_TOKEN_FILE="+filepath.Join(dir, file), "SERVICE_URL="+called.URL, "EVERY_SECONDS="+everySeconds)
+			app.Env = append(environment(t), "VAULT_TOKEN_FILE="+filepath.Join(dir, file), "SERVICE_URL="+called.URL, "EVERY_SECONDS="+everySeconds)
 			app.Stdout, app.Stderr = said, said
 			app.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 			if err := app.Start(); err != nil {
@@ -180,7 +187,7 @@ func TestApplicationsWithoutAFile(t *testing.T) {
 			t.Parallel()
 			args, called, said := command(t), newService(t), &servertest.Buffer{}
 			app := exec.CommandContext(t.Context(), args[0], args[1:]...)
-			app.Env = append(os.Environ(), "VAULT_TOKEN_FILE="+filepath.Join(t.TempDir(), "vault"), "SERVICE_URL="+called.URL, "EVERY_SECONDS="+everySeconds)
+			app.Env = append(environment(t), "VAULT_TOKEN_FILE="+filepath.Join(t.TempDir(), "vault"), "SERVICE_URL="+called.URL, "EVERY_SECONDS="+everySeconds)
 			app.Stdout, app.Stderr = said, said
 			if err := app.Start(); err != nil {
 				t.Fatalf("%v: hack/test-tools.sh installs what this test needs", err)

@@ -4,7 +4,6 @@
 package config
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -43,24 +42,6 @@ type Pod struct {
 // Signal names a signal and the process of the pod that gets it.
 type Signal struct {
 	Name, Process string
-}
-
-// ParseToken decodes the value of --token. Unknown fields are refused: webhook and sidecar are released together, so a
-// field that this sidecar does not know is a setting of the user that would not be honoured.
-func ParseToken(value string) (api.TokenSpec, error) {
-	decoder := json.NewDecoder(strings.NewReader(value))
-	decoder.DisallowUnknownFields()
-	var spec api.TokenSpec
-	if err := decoder.Decode(&spec); err != nil {
-		return api.TokenSpec{}, fmt.Errorf("decoding %q: %w; use the sidecar image of the webhook's own version", value, err)
-	}
-	if decoder.More() {
-		return api.TokenSpec{}, fmt.Errorf("decoding %q: only one JSON object is allowed", value)
-	}
-	if err := validateToken(spec); err != nil {
-		return api.TokenSpec{}, err
-	}
-	return spec, nil
 }
 
 // maxProcessNameBytes is what the kernel keeps of a process's name in /proc/PID/comm: a longer one is no process's.

@@ -2,6 +2,7 @@ package config
 
 import (
 	"encoding/json"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -92,6 +93,21 @@ func TestParseToken(t *testing.T) {
 		"a file with an unknown value":               {value: set("files", []any{map[string]any{"path": "x", "steps": []any{map[string]any{"value": map[string]any{"get": ".x"}}}}}), err: `there is no "x"`},
 		"a file with an unknown function":            {value: set("files", []any{map[string]any{"path": "x", "steps": []any{map[string]any{"value": map[string]any{"call": "env"}}}}}), err: `there is no function "env"`},
 		"a file with an unknown step":                {value: set("files", []any{map[string]any{"path": "x", "steps": []any{map[string]any{"do": "exec", "value": map[string]any{"get": "."}}}}}), err: `nobody knows how to do "exec"`},
+		"a name in another case":                     {value: strings.Replace(goodToken, `"audiences"`, `"Audiences"`, 1), err: `the token has "Audiences", which must be spelled "audiences"; use the sidecar image`},
+		"a name twice":                               {value: strings.Replace(goodToken, `{`, `{"audiences":["other"],`, 1), err: `"audiences" is there twice`},
+		"a name in two cases":                        {value: strings.Replace(goodToken, `}`, `,"AUDIENCES":["other"]}`, 1), err: `the token has "AUDIENCES", which must be spelled "audiences"`},
+		"an empty list of files":                     {value: set("files", []string{}), err: `the token has "files": [], which must be left out`},
+		"files that are null":                        {value: set("files", nil), err: `the token has "files": null, which must be left out`},
+		"an empty else":                              {value: strings.Replace(rich, `"else":[{"value":{"literal":false}}]`, `"else":[]`, 1), err: `the token.files.0.steps.4 has "else": [], which must be left out`},
+		"a number that is not whole":                 {value: strings.Replace(rich, `"literal":-3`, `"literal":-3.5`, 1), err: "a whole number up to 2^53"},
+		"a number that is spelled else":              {value: strings.Replace(rich, `"literal":-3`, `"literal":-3.0`, 1), err: "the token.files.0.steps.4.value.args.1.literal is -3.0, want -3"},
+		"a number that is rounded":                   {value: strings.Replace(rich, `9007199254740992`, `9007199254740993`, 1), err: "is 9007199254740993, want 9007199254740992"},
+		"a literal that is a list":                   {value: strings.Replace(rich, `"literal":false`, `"literal":[]`, 1), err: "a literal (a text, a truth value"},
+		"what is not UTF-8":                          {value: strings.Replace(goodToken, `"vault",`, "\"va\xffult\",", 1), err: "it is not UTF-8"},
+		"half of a surrogate pair":                   {value: strings.Replace(goodToken, `["vault",`, `["va\ud800ult",`, 1), err: "half of a surrogate pair is not a character"},
+		"a bracket behind the object":                {value: goodToken + "]", err: "only one JSON object"},
+		"text behind the object":                     {value: goodToken + " x", err: "only one JSON object"},
+		"null":                                       {value: "null", err: "the name must be lower case letters"},
 		"a refresh that is missing is not filled in": {value: strings.Replace(goodToken, `,"refreshAtPercent":80`, "", 1), err: "refreshAtPercent 0"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -195,10 +211,108 @@ func TestValidate(t *testing.T) {
 	}
 }
 
-// FuzzParseToken: whatever the argument, no panic; what is accepted is safe to write and to ask for, and survives a
-// round trip.
+// rich has every step and value that there is, as the webhook writes them.
+const rich = `{"name":"a","audiences":["b","\u0024(C)<é"],"expirationSeconds":600,"path":".podtoken-token-a","mode":"0444","refreshAtPercent":20,"files":[{"path":"a/b","steps":[` +
+	`{"text":"x"},{"value":{"get":"."}},{"do":"set","value":{"literal":""},"vars":["\u0024s"]},{"do":"assign","value":{"get":".token"},"vars":["\u0024s"]},` +
+	`{"do":"if","value":{"call":"eq","args":[{"literal":9007199254740992},{"literal":-3}]},"then":[{"text":"y"}],"else":[{"value":{"literal":false}}]},` +
+	`{"do":"with","value":{"get":"\u0024.pod"},"vars":["\u0024p"],"then":[{"value":{"get":"\u0024p.name"}}]},` +
+	`{"do":"range","value":{"get":".audiences"},"vars":["\u0024i","\u0024a"],"then":[{"value":{"call":"json","args":[{"get":"\u0024a"}]}}]},` +
+	`{"value":{"call":"index","args":[{"get":".claims"},{"literal":"kubernetes.io"}],"get":".pod.name"}}]}]}`
+
+// What the webhook does not write is rejected wherever it is: a name in another case, a name twice, an unknown name, and what is
+// left out when it is empty.
+func TestParseTokenTakesOnlyWhatIsWritten(t *testing.T) {
+	spec, err := ParseToken(rich)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if written := FormatToken(spec); written != rich {
+		t.Fatalf("written it is\n%s, want\n%s", written, rich)
+	}
+	names := []string{
+		"name", "audiences", "expirationSeconds", "path", "mode", "refreshAtPercent", "files", "steps", "text", "do", "value", "vars", "then", "else",
+		"call", "args", "literal", "get", "at", "At", "new",
+	}
+	tried, inText := 0, false
+	for i := range rich {
+		if rich[i] == '"' && rich[i-1] != '\\' {
+			inText = !inText
+		}
+		if rich[i] != '{' || inText {
+			continue
+		}
+		for _, name := range names {
+			for _, spelled := range []string{name, strings.ToUpper(name), strings.ToUpper(name[:1]) + name[1:]} {
+				for _, value := range []string{"null", `""`, "[]", "{}", "0", "false", `[""]`, "[null]"} {
+					members := []string{`"` + spelled + `":` + value + `,`}
+					if value == "null" {
+						members = append(members, fmt.Sprintf(`"%s\u00%02x%s":null,`, spelled[:1], spelled[1], spelled[2:]))
+					}
+					for _, member := range members {
+						tried++
+						changed := rich[:i+1] + member + rich[i+1:]
+						if got, err := ParseToken(changed); err == nil {
+							t.Errorf("%s in %.40s is taken: %+v", member, rich[i:], got)
+						}
+					}
+				}
+			}
+		}
+	}
+	if tried < 5_000 {
+		t.Errorf("%d arguments were tried", tried)
+	}
+}
+
+// ParseDeclaration reads what another version writes beside, and of its own three members nothing that is ambiguous.
+func TestParseDeclaration(t *testing.T) {
+	good := api.TokenSpec{Name: "a", Audiences: []string{"x", "y"}, ExpirationSeconds: 600}
+	for name, c := range map[string]struct{ value, err string }{
+		"as it is written":                {value: `{"name":"a","audiences":["x","y"],"expirationSeconds":600,"path":"p","mode":"0400","refreshAtPercent":80}`},
+		"another order, blanks, escapes":  {value: " {\"\\u0061udiences\" : [ \"x\",\"\\u0079\" ],\n\"expirationSeconds\":600,\"name\":\"a\"} "},
+		"members of another version":      {value: `{"name":"a","audiences":["x","y"],"expirationSeconds":600,"new":[{"name":null}],"files":[]}`},
+		"a name twice":                    {value: `{"name":"a","audiences":["x"],"audiences":["x"],"expirationSeconds":600}`, err: `"audiences" is there twice`},
+		"a name twice, once escaped":      {value: `{"name":"a","audiences":["x"],"\u0061udiences":["x"],"expirationSeconds":600}`, err: `"audiences" is there twice`},
+		"an unknown name twice":           {value: `{"name":"a","audiences":["x"],"expirationSeconds":600,"new":{"a":1,"a":2}}`, err: `"a" is there twice`},
+		"a name in another case":          {value: `{"name":"a","AUDIENCES":["x"],"expirationSeconds":600}`, err: `it has "AUDIENCES", which must be spelled "audiences"`},
+		"a letter that folds to an s":     {value: `{"name":"a","audience\u017f":["x"],"audiences":["x"],"expirationSeconds":600}`, err: `which must be spelled "audiences"`},
+		"no name":                         {value: `{"audiences":["x"],"expirationSeconds":600}`, err: `it has no "name"`},
+		"no audiences":                    {value: `{"name":"a","expirationSeconds":600}`, err: `it has no "audiences"`},
+		"no lifetime":                     {value: `{"name":"a","audiences":["x"]}`, err: `it has no "expirationSeconds"`},
+		"a name that is null":             {value: `{"name":null,"audiences":["x"],"expirationSeconds":600}`, err: `"name" is null, want a string`},
+		"audiences that are null":         {value: `{"name":"a","audiences":null,"expirationSeconds":600}`, err: `"audiences" is null, want a list of strings`},
+		"an audience that is null":        {value: `{"name":"a","audiences":["x",null],"expirationSeconds":600}`, err: `"audiences" is ["x",null], want a list of strings`},
+		"a lifetime that is null":         {value: `{"name":"a","audiences":["x"],"expirationSeconds":null}`, err: `"expirationSeconds" is null, want a whole number of 64 bits`},
+		"a lifetime that is a text":       {value: `{"name":"a","audiences":["x"],"expirationSeconds":"600"}`, err: `"expirationSeconds" is "600", want`},
+		"a lifetime with an exponent":     {value: `{"name":"a","audiences":["x"],"expirationSeconds":6e2}`, err: `"expirationSeconds" is 6e2, want`},
+		"a lifetime that is out of range": {value: `{"name":"a","audiences":["x"],"expirationSeconds":9223372036854775808}`, err: `want a whole number of 64 bits`},
+		"a list":                          {value: `[{"name":"a","audiences":["x"],"expirationSeconds":600}]`, err: "it must be a JSON object"},
+		"null":                            {value: `null`, err: "it must be a JSON object"},
+		"two objects":                     {value: `{"name":"a","audiences":["x"],"expirationSeconds":600}{}`, err: "invalid character '{' after top-level value"},
+		"what is not UTF-8":               {value: "{\"name\":\"\xff\",\"audiences\":[\"x\"],\"expirationSeconds\":600}", err: "it is not UTF-8"},
+		"lists in lists":                  {value: `{"name":"a","audiences":["x"],"expirationSeconds":600,"new":` + strings.Repeat("[", 1<<16) + strings.Repeat("]", 1<<16) + `}`, err: "exceeded max depth"},
+		"nothing":                         {value: ``, err: "unexpected end of JSON input"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, err := ParseDeclaration(c.value)
+			if c.err != "" {
+				if err == nil || !strings.Contains(err.Error(), c.err) {
+					t.Fatalf("error %v, want %q", err, c.err)
+				}
+				return
+			}
+			if diff := cmp.Diff(good, got); diff != "" || err != nil {
+				t.Errorf("%v\n%s", err, diff)
+			}
+		})
+	}
+}
+
+// FuzzParseToken: whatever the argument, no panic; what is accepted is safe to write and to request, is what it would be if
+// it were written again, and the controller understands the same.
 func FuzzParseToken(f *testing.F) {
 	f.Add(goodToken)
+	f.Add(rich)
 	f.Add(`{"name":"a","audiences":["\u0024(A)"],"expirationSeconds":600,"path":"a/b","mode":"0444","refreshAtPercent":20}`)
 	f.Add(`{"name":"a"}{}`)
 	f.Add(`{"name":"a","audiences":["b"],"expirationSeconds":600,"path":".podtoken-token-a","mode":"0444","refreshAtPercent":20,"files":[{"path":"a","steps":[` +
@@ -211,13 +325,37 @@ func FuzzParseToken(f *testing.F) {
 		if len(spec.Audiences) == 0 || strings.HasPrefix(spec.Path, "/") || slices.Contains(strings.Split(spec.Path, "/"), "..") {
 			t.Errorf("accepted %+v", spec)
 		}
-		encoded, err := json.Marshal(spec)
+		written := FormatToken(spec)
+		if strings.Contains(written, "$") {
+			t.Errorf("the kubelet would expand %s", written)
+		}
+		// By encoding/json alone, which this package takes as little as possible from.
+		plainly, err := json.Marshal(spec)
 		if err != nil {
 			t.Fatal(err)
 		}
-		again, err := ParseToken(string(encoded))
-		if diff := cmp.Diff(spec, again); diff != "" || err != nil {
-			t.Errorf("%v\n%s", err, diff)
+		if diff := cmp.Diff(generic(t, value), generic(t, written)) + cmp.Diff(generic(t, value), generic(t, string(plainly))); diff != "" {
+			t.Errorf("it is not what is written of it:\n%s", diff)
+		}
+		for _, text := range []string{written, string(plainly)} {
+			again, err := ParseToken(text)
+			if diff := cmp.Diff(spec, again); diff != "" || err != nil {
+				t.Errorf("%s: %v\n%s", text, err, diff)
+			}
+		}
+		declaration, err := ParseDeclaration(value)
+		if diff := cmp.Diff(api.TokenSpec{Name: spec.Name, Audiences: spec.Audiences, ExpirationSeconds: spec.ExpirationSeconds}, declaration); diff != "" || err != nil {
+			t.Errorf("the controller understands something else: %v\n%s", err, diff)
 		}
 	})
+}
+
+func generic(t *testing.T, text string) (value any) {
+	t.Helper()
+	decoder := json.NewDecoder(strings.NewReader(text))
+	decoder.UseNumber()
+	if err := decoder.Decode(&value); err != nil {
+		t.Fatal(err)
+	}
+	return value
 }

@@ -148,7 +148,7 @@ func (t Token) Problem(dir string, now time.Time) string {
 		end = t.RequestedAt.Add(f.Claims.Expires.Sub(f.Claims.IssuedAt)).UTC()
 	}
 	if !end.After(now) {
-		return "expired at " + end.Format(time.RFC3339) + " by this node's clock"
+		return "expired at " + end.UTC().Format(time.RFC3339) + " by this node's clock"
 	}
 	for _, path := range t.Files {
 		info, err := os.Lstat(filepath.Join(dir, filepath.FromSlash(path)))

@@ -95,7 +95,7 @@ func (t Token) Describe(problem string) string {
 	case t.LastSuccess.IsZero():
 		return fmt.Sprintf("token %q %s: no answer of the API server yet", t.Name, problem)
 	}
-	return fmt.Sprintf("token %q %s: written at %s without an error", t.Name, problem, t.LastSuccess.Format(time.RFC3339))
+	return fmt.Sprintf("token %q %s: written at %s without an error", t.Name, problem, t.LastSuccess.UTC().Format(time.RFC3339))
 }
 
 // Check describes every token of the status in dir, one line each, and tells whether all can be used.
@@ -114,13 +114,13 @@ func Check(dir string, now time.Time) (lines []string, fresh bool, err error) {
 			fresh = false
 			b.WriteString(token.Describe(problem))
 		} else {
-			fmt.Fprintf(&b, "token %q is fresh until %s", token.Name, token.ExpiresAt.Format(time.RFC3339))
+			fmt.Fprintf(&b, "token %q is fresh until %s", token.Name, token.ExpiresAt.UTC().Format(time.RFC3339))
 			if token.LastError != "" {
 				fmt.Fprintf(&b, ", but its refresh failed %d times, last: %s", token.Failures, token.LastError)
 			}
 		}
 		fmt.Fprintf(&b, " (file %s, audiences %s, next request by %s)",
-			strings.Join(token.shown(), " "), strings.Join(token.Audiences, " "), token.RefreshAt.Format(time.RFC3339))
+			strings.Join(token.shown(), " "), strings.Join(token.Audiences, " "), token.RefreshAt.UTC().Format(time.RFC3339))
 		lines = append(lines, b.String())
 	}
 	return lines, fresh, nil

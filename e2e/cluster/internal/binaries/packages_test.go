@@ -23,9 +23,9 @@ func bareMachine(t *testing.T, installs ...string) (calls string) {
 		t.Fatal(err)
 	}
 	calls = filepath.Join(directory, "calls")
-	script := "#!/bin/sh\necho \"$*\" >>" + calls + "\n[ \"$1\" = install ] || exit 0\n"
+	script := "#!/bin/sh\necho \"$*\" >>'" + calls + "'\n[ \"$1\" = install ] || exit 0\n"
 	for _, name := range installs {
-		script += "/bin/ln -sf " + static + " " + filepath.Join(path, name) + "\n"
+		script += "/bin/ln -sf '" + static + "' '" + filepath.Join(path, name) + "'\n"
 	}
 	writeFile(t, filepath.Join(path, "apt-get"), script)
 	if err := os.Chmod(filepath.Join(path, "apt-get"), 0o755); err != nil {

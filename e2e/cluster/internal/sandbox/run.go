@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/podtoken/podtoken/internal/inherited"
 )
 
 // marker is an environment variable that every process of a sandbox carries, with the sandbox's directory as its value.
@@ -24,14 +26,16 @@ type Command struct {
 	Name string // of the log and of the record; one program at a time has it
 	Path string
 	Args []string
-	Env  []string // added to the variables of this process
+	Env  []string // the variables of the program, beside PATH
 	Dir  string
 	Node int // in whose network it runs
 	// Files are open in the program from descriptor 3 on.
 	Files []*os.File
 }
 
-// Start starts the program inside its node's network, in a session of its own: it outlives this process.
+// Start starts the program inside its node's network, in a session of its own: it outlives this process. It inherits neither
+// this process's variables (a proxy cannot be reached from there, and a language or time zone changes logs) nor signals that are
+// ignored, which the containers of a cluster would have in turn.
 func (s *Sandbox) Start(command Command) error {
 	if s.Running(command.Name) {
 		return fmt.Errorf("%s is running already", command.Name)
@@ -48,10 +52,11 @@ func (s *Sandbox) Start(command Command) error {
 	// Without a context: no end of this process's work is the end of the program.
 	cmd := &exec.Cmd{Path: path, Args: append([]string{command.Path}, command.Args...)}
 	cmd.Dir = command.Dir
-	cmd.Env = append(append(os.Environ(), command.Env...), marker+"="+s.root)
+	cmd.Env = append(append([]string{"PATH=" + os.Getenv("PATH")}, command.Env...), marker+"="+s.root)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.ExtraFiles = command.Files
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	inherited.Signals()
 	if err := s.InNetwork(command.Node, cmd.Start); err != nil {
 		return fmt.Errorf("starting %s: %w", command.Name, err)
 	}

@@ -127,8 +127,10 @@ func Open(name string) (*Sandbox, error) {
 	return s, nil
 }
 
-// hold locks the name.
+// hold locks the name. From here on the process has the umask of most machines, whatever it was started with: its programs have
+// the same, and what they write is read in containers that run as other users.
 func hold(name string) (*Sandbox, error) {
+	syscall.Umask(0o022)
 	if err := CheckName(name); err != nil {
 		return nil, err
 	}
