@@ -18,21 +18,29 @@ type arguments struct {
 	settings map[string]string
 }
 
-// readArguments decodes what newSidecar writes. It takes nothing else, for the sidecar would be told what podtoken does not know of.
+// settingFlags are the flags besides that of tokens.
+var settingFlags = []string{api.FlagNotify, api.FlagNotifySignal, api.FlagMetricsPort}
+
+// readArguments decodes what newSidecar writes, exactly as it is written. It takes nothing else: other readers of the arguments, as the controller and the policies, could understand
+// it in another way, and the kubelet would replace "$(NAME)".
 func readArguments(args []string) (arguments, error) {
 	a := arguments{settings: map[string]string{}}
 	for _, arg := range args {
-		name, value, _ := strings.Cut(strings.TrimPrefix(arg, "--"), "=")
+		flag, value, set := strings.Cut(arg, "=")
+		name, isFlag := strings.CutPrefix(flag, "--")
 		switch {
-		case arg == "--"+name: // also of one that is no flag
+		case !set || !isFlag || strings.Contains(arg, "$"):
 			return a, fmt.Errorf("%s is not one of podtoken's", quote(arg))
 		case name == api.FlagToken:
 			token, err := config.ParseToken(value)
 			if err != nil {
 				return a, fmt.Errorf("%s: %s", quote(arg), cutTo(err.Error(), 2*maxQuotedBytes))
 			}
+			if config.FormatToken(token) != value {
+				return a, fmt.Errorf("%s is not written as podtoken writes it", quote(arg))
+			}
 			a.tokens = append(a.tokens, token)
-		case !slices.Contains([]string{api.FlagNotify, api.FlagNotifySignal, api.FlagMetricsPort}, name):
+		case !slices.Contains(settingFlags, name):
 			return a, fmt.Errorf("%s is not one of podtoken's", quote(arg))
 		default:
 			if _, twice := a.settings[name]; twice {
@@ -54,7 +62,7 @@ func (a arguments) validate() error {
 	}
 	if value, set := a.settings[api.FlagMetricsPort]; set {
 		port, err := strconv.Atoi(value)
-		if err != nil {
+		if err != nil || strconv.Itoa(port) != value {
 			return fmt.Errorf("--%s=%s is no port", api.FlagMetricsPort, quote(value))
 		}
 		c.MetricsPort = port
@@ -67,6 +75,10 @@ func (a arguments) validate() error {
 func (s *secondCall) judgeArguments() {
 	s.tokens = s.plan.tokens
 	if slices.Equal(s.got.Args, s.want.Args) {
+		return
+	}
+	if text := tooMuch(s.got.Args, s.want.Args); text != "" { // Reading it takes time.
+		s.reject("args: %s", text)
 		return
 	}
 	got, err := readArguments(s.got.Args)
@@ -93,12 +105,29 @@ func (s *secondCall) judgeArguments() {
 			s.reject("args have the token %q, which no annotation names", token.Name)
 		}
 	}
-	for _, name := range []string{api.FlagNotify, api.FlagNotifySignal, api.FlagMetricsPort} {
+	for _, name := range settingFlags {
 		if got.settings[name] != want.settings[name] {
 			s.warn("args: --%s is %s, not %s", name, quote(got.settings[name]), quote(want.settings[name]))
 		}
 	}
 	s.tokens = tokens
+}
+
+// tooMuch returns in which way these are more arguments than another installation could have written for the same annotations.
+func tooMuch(got, want []string) string {
+	size := func(args []string) (bytes int) {
+		for _, arg := range args {
+			bytes += len(arg)
+		}
+		return bytes
+	}
+	if most := len(want) + len(settingFlags); len(got) > most {
+		return fmt.Sprintf("there are %d, at most %d are podtoken's", len(got), most)
+	}
+	if bytes, most := size(got), size(want)+maxArgumentBytes; bytes > most {
+		return fmt.Sprintf("they have %d bytes, at most %d are podtoken's", bytes, most)
+	}
+	return ""
 }
 
 // judgeToken compares one token; mode is that of an annotation, empty for none.
@@ -130,12 +159,19 @@ func (s *secondCall) judgeMode(field, got, annotated string) {
 	if most == "" {
 		most = "0444"
 	}
-	gotBits, err := config.ParseMode(got)
-	mostBits, mostErr := config.ParseMode(most)
 	switch {
-	case err != nil || mostErr != nil || gotBits&^mostBits != 0:
+	case wider(got, most):
 		s.reject("%s is %q, which lets others read what %q does not", field, got, most)
-	case annotated != "" && got != annotated, annotated == "" && !slices.Contains([]string{"0400", "0440", "0444"}, got):
-		s.warn("%s is %q, not %q", field, got, most)
+	case annotated != "" && got != annotated:
+		s.warn("%s is %q, not %q", field, got, annotated)
+	case annotated == "" && wider(got, s.plan.identity.mode):
+		s.warn("%s is %q, and %q would do for the containers that are there now", field, got, s.plan.identity.mode)
 	}
+}
+
+// wider reports whether a mode lets others read whom another does not.
+func wider(mode, than string) bool {
+	bits, err := config.ParseMode(mode)
+	most, mostErr := config.ParseMode(than)
+	return err != nil || mostErr != nil || bits&^most != 0
 }

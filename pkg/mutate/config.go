@@ -47,7 +47,7 @@ type SidecarConfig struct {
 	// RunAsUser is the sidecar's user when the pod's containers have no common one; 65532 by default. An explicit null
 	// leaves it to the platform (OpenShift assigns a user out of the namespace's range).
 	RunAsUser *int64 `json:"runAsUser"`
-	// RunAsGroup is the sidecar's group when the pod's containers have no common one; 65532 by default. An explicit null
+	// RunAsGroup is the sidecar's group when the pod's containers have no common one; 65531 by default. An explicit null
 	// leaves it to the platform and the image.
 	RunAsGroup *int64 `json:"runAsGroup"`
 	// Resources of the sidecar in ordinary pods. Given, they replace the defaults (1m/8Mi, limit 16Mi) as a whole.
@@ -69,7 +69,7 @@ type TokensConfig struct {
 // ParseConfig reads the configuration file. Unknown and duplicate fields are errors; what is left out has the
 // documented default. All that is wrong with the values is reported at once.
 func ParseConfig(data []byte) (*Config, error) {
-	user, group := int64(fallbackID), int64(fallbackID)
+	user, group := int64(fallbackUser), int64(fallbackGroup)
 	cfg := &Config{Sidecar: SidecarConfig{RunAsUser: &user, RunAsGroup: &group}}
 	if err := yaml.UnmarshalStrict(data, cfg); err != nil {
 		return nil, fmt.Errorf("parsing configuration: %w", err)

@@ -12,13 +12,13 @@ import (
 )
 
 func TestParseConfig(t *testing.T) {
-	user := int64(65532)
+	user, group := int64(65532), int64(65531)
 	defaults := func() *Config {
 		return &Config{
 			APIVersion: "podtoken.dev/v1alpha1",
 			Kind:       "WebhookConfiguration",
 			Sidecar: SidecarConfig{
-				Image: "podtoken/sidecar:v0.1.0", ImagePullPolicy: "IfNotPresent", RunAsUser: &user, RunAsGroup: &user, BestEffort: "Defaults",
+				Image: "podtoken/sidecar:v0.1.0", ImagePullPolicy: "IfNotPresent", RunAsUser: &user, RunAsGroup: &group, BestEffort: "Defaults",
 				Resources: &corev1.ResourceRequirements{
 					Requests: corev1.ResourceList{"cpu": resource.MustParse("1m"), "memory": resource.MustParse("8Mi")},
 					Limits:   corev1.ResourceList{"memory": resource.MustParse("16Mi")},

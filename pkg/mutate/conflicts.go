@@ -2,7 +2,6 @@ package mutate
 
 import (
 	"fmt"
-	"path"
 	"strings"
 
 	"github.com/podtoken/podtoken/pkg/api"
@@ -42,7 +41,10 @@ func (p *plan) conflicts() []problem {
 		i, ok := wanted[volume.Name]
 		if !ok {
 			add("the volume name %q is reserved: rename the volume", volume.Name)
-		} else if text := volumeDifference(volume, p.volumes[i]); text != "" {
+		} else if text := volumeDifference(volume, p.volumes[i]); text != "" && p.injectedBefore() {
+			add("the volume %q differs from what podtoken injected, %s: probably changed by an edit of the annotations or of a profile after the Pod was injected (create or render it again), "+
+				"or by a webhook or policy that edits volumes: exempt volumes of this name there", volume.Name, text)
+		} else if text != "" {
 			add("the volume %q is not what podtoken injects, %s: remove it, podtoken adds its own, or rename it", volume.Name, text)
 		}
 	}
@@ -74,32 +76,39 @@ func (p *plan) conflicts() []problem {
 		if !p.present() {
 			add("%s is set on a pod that is not injected: remove it, podtoken sets it", api.AnnotationStatus)
 		} else if text := p.statusProblem(value); len(wrong) == 0 && text != "" {
-			add("%s does not describe this pod, %s: remove it, podtoken sets it", api.AnnotationStatus, text)
+			add("%s does not describe this pod, %s: create or render the Pod again; the webhook writes the status", api.AnnotationStatus, text)
 		}
 	}
 	return problems
 }
 
-// changedText tells what is wrong with the container of our name, who probably did it, and who has to do something. Where the status tells that podtoken has
-// injected the Pod, its author has not written the container.
+// changedText returns what is wrong with the container of our name, what probably changed it, and what to do. Where the status shows that podtoken has
+// injected the Pod, its author has not written the container. Differences with another cause than the first are counted only.
 func (p *plan) changedText(wrong []difference) string {
-	texts := make([]string, 0, len(wrong))
-	for _, d := range wrong[:min(len(wrong), maxDifferences)] {
-		texts = append(texts, d.text)
+	var texts []string
+	for _, d := range wrong {
+		if d.by == wrong[0].by && len(texts) < maxDifferences {
+			texts = append(texts, d.text)
+		}
 	}
 	text := strings.Join(texts, ", ")
-	if more := len(wrong) - maxDifferences; more > 0 {
+	if more := len(wrong) - len(texts); more > 0 {
 		text += fmt.Sprintf(", and %d more", more)
 	}
-	if _, injected := p.pod.Metadata.Annotations[api.AnnotationStatus]; !injected {
+	if !p.injectedBefore() {
 		return fmt.Sprintf("the init container %q is not what podtoken injects, %s: remove it, podtoken adds its own", api.ContainerName, text)
 	}
 	by := wrong[0].by
 	if by == "" {
 		by = byEditor
 	}
-	return fmt.Sprintf("the init container %q differs from what podtoken injected, %s: probably changed by %s: configure that to exempt containers named %q",
-		api.ContainerName, text, by, api.ContainerName)
+	return fmt.Sprintf("the init container %q differs from what podtoken injected, %s: probably changed by %s", api.ContainerName, text, by)
+}
+
+// injectedBefore reports whether the Pod has the status that the webhook writes.
+func (p *plan) injectedBefore() bool {
+	_, there := p.pod.Metadata.Annotations[api.AnnotationStatus]
+	return there
 }
 
 // maxDifferences bounds those in a message.
@@ -107,7 +116,7 @@ const maxDifferences = 3
 
 // hides reports whether a mount of our own volume is at our mount path and not what we would mount there.
 func (p *plan) hides(mount VolumeMount) bool {
-	return path.Clean(mount.MountPath) == p.req.mountPath && (mount.SubPath != "" || mount.SubPathExpr != "")
+	return containerPath(mount.MountPath) == p.req.mountPath && (mount.SubPath != "" || mount.SubPathExpr != "")
 }
 
 // present reports whether the pod has what the status annotation describes: the sidecar, or the projected volume.

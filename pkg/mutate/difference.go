@@ -112,12 +112,13 @@ func volumeDifference(got Volume, want corev1.Volume) string {
 	return valueDifference("", source{got.EmptyDir, got.Projected}, source{want.EmptyDir, want.Projected})
 }
 
-// below tells whether a mount path is the directory or inside of it.
-func below(mountPath, dir string) bool {
-	mountPath = path.Clean(mountPath)
-	if dir == "/" {
-		return path.IsAbs(mountPath)
-	}
-	rest, found := strings.CutPrefix(mountPath, dir)
-	return found && (rest == "" || rest[0] == '/')
+// containerPath is a path in a container as the kubelet takes it: relative ones are below the root
+// (k8s.io/kubernetes@v1.37.2/pkg/kubelet/kubelet_pods.go, makeMounts).
+func containerPath(p string) string { return path.Clean("/" + p) }
+
+// below reports whether a path in a container is the directory or inside of it.
+func below(p, dir string) bool {
+	p, dir = containerPath(p), containerPath(dir)
+	rest, found := strings.CutPrefix(p, dir)
+	return dir == "/" || found && (rest == "" || rest[0] == '/')
 }

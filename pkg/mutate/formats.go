@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/podtoken/podtoken/pkg/api"
+	"github.com/podtoken/podtoken/pkg/sidecar/config"
 	"github.com/podtoken/podtoken/pkg/tokenfile/compile"
 )
 
@@ -130,7 +131,7 @@ func (p *parser) checkSize(req *request) {
 	size := 0
 	for _, token := range req.withModes("0400") {
 		if len(token.Files) > 0 {
-			size += len(argument(token))
+			size += len(config.FormatToken(token))
 		}
 	}
 	if size > maxArgumentBytes {

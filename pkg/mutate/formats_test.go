@@ -17,6 +17,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/podtoken/podtoken/pkg/api"
+	"github.com/podtoken/podtoken/pkg/sidecar/config"
 	"github.com/podtoken/podtoken/pkg/sidecar/jwt"
 	"github.com/podtoken/podtoken/pkg/sidecar/jwt/jwttest"
 	"github.com/podtoken/podtoken/pkg/tokenfile"
@@ -44,7 +45,7 @@ func texts(t *testing.T, annotations map[string]string) map[string]string {
 		t.Fatal(result.Message)
 	}
 	var token api.TokenSpec
-	if err := json.Unmarshal([]byte(argument(result.Tokens[0])), &token); err != nil {
+	if err := json.Unmarshal([]byte(config.FormatToken(result.Tokens[0])), &token); err != nil {
 		t.Fatal(err)
 	}
 	all := map[string]string{}

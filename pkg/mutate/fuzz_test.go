@@ -130,7 +130,7 @@ func checkRequest(t *testing.T, req *request) {
 		}
 	}
 	for _, want := range req.withModes("0400") {
-		written := argument(want)
+		written := config.FormatToken(want)
 		got, err := config.ParseToken(written)
 		if diff := cmp.Diff(string(mustJSON(want)), string(mustJSON(got))); err != nil || diff != "" || strings.Contains(written, "$") {
 			t.Errorf("the sidecar makes something else of %s: %v\n%s", written, err, diff)

@@ -3,21 +3,22 @@ package mutate
 import (
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/podtoken/podtoken/pkg/api"
+	"github.com/podtoken/podtoken/pkg/sidecar/config"
 )
 
 // identity is the sidecar's user and group, and what goes with them. The readers are the containers that get the mount, init containers too, but for
-// those that run as root, which can read the files of everybody. (A server that starts as root does not count as one of these: it may go on as another user.)
+// those that run as root, which can read the files of everybody. (A server that starts as root does not count as one of these: it may go on as another user and group.)
 //
 //	readers                                         sidecar's runAsUser   mode of the files
 //	all have the same explicit non-root user        that user             0400
 //	else, and the pod has an fsGroup                the configured one    0440 (the kubelet made the directory setgid)
-//	else, all have the same explicit non-root group the configured one    0440
+//	else, all have explicit non-root users and the
+//	same explicit non-root group                    the configured one    0440
 //	else                                            the configured one    0444
 //
 // The sidecar's runAsGroup is that group if all readers have it, else the configured one: never 0, and the files have it, or the fsGroup.
@@ -35,14 +36,18 @@ type identity struct {
 	seLinux *corev1.SELinuxOptions
 }
 
-// fallbackID is the sidecar's user or group when the platform should choose it and would choose root's.
-const fallbackID = 65532
+// The sidecar's user and group by default, and when the platform should choose them and would choose root's. They are not the same: many images run as 65532:65532, and
+// processes of the same user and group can look into each other where a Pod shares its process namespace.
+const (
+	fallbackUser  = 65532
+	fallbackGroup = 65531
+)
 
 // newIdentity applies the table.
 func (p *plan) newIdentity() identity {
 	pod := &p.pod.Spec.SecurityContext
 	id := identity{
-		user: chosen(p.cfg.Sidecar.RunAsUser, pod.RunAsUser), group: chosen(p.cfg.Sidecar.RunAsGroup, pod.RunAsGroup),
+		user: chosen(p.cfg.Sidecar.RunAsUser, pod.RunAsUser, fallbackUser), group: chosen(p.cfg.Sidecar.RunAsGroup, pod.RunAsGroup, fallbackGroup),
 		mode: "0444", seLinux: p.commonSELinux(),
 	}
 	user, commonUser := p.common(p.runAsUser)
@@ -53,17 +58,16 @@ func (p *plan) newIdentity() identity {
 	switch {
 	case commonUser:
 		id.user, id.mode = &user, "0400"
-	case pod.FSGroup != nil || commonGroup:
+	case pod.FSGroup != nil || commonGroup && p.allUsersExplicit():
 		id.mode = "0440"
 	}
 	return id
 }
 
 // chosen is the configured user or group; nil leaves it to the platform, unless the pod would have root's.
-func chosen(configured, pod *int64) *int64 {
+func chosen(configured, pod *int64, fallback int64) *int64 {
 	if configured == nil && pod != nil && *pod == 0 {
-		id := int64(fallbackID)
-		return &id
+		return &fallback
 	}
 	return configured
 }
@@ -86,6 +90,14 @@ func (p *plan) common(of func(member) *int64) (common int64, ok bool) {
 // ends reports whether the member is an init container that ends before the application starts.
 func (m member) ends() bool {
 	return m.list == initContainersField && m.RestartPolicy != corev1.ContainerRestartPolicyAlways
+}
+
+// allUsersExplicit reports whether all readers have explicit users other than root.
+func (p *plan) allUsersExplicit() bool {
+	return !slices.ContainsFunc(p.members, func(m member) bool {
+		user := p.runAsUser(m)
+		return m.reads && !(m.ends() && p.readsAll(m)) && (user == nil || *user <= 0)
+	})
 }
 
 // readsAll reports whether the member is root with the capability to read everybody's files, which container runtimes give it unless it is
@@ -169,15 +181,24 @@ func (p *plan) readWarnings() []string {
 
 // canRead reports whether the spec assures that the member can read a file of the sidecar with that mode.
 func (p *plan) canRead(m member, mode string) bool {
-	bits, err := strconv.ParseUint(mode, 8, 16)
+	return p.reads(m, p.identity, mode, same)
+}
+
+// mayRead reports whether the spec does not rule it out.
+func (p *plan) mayRead(m member, id identity, mode string) bool {
+	return p.reads(m, id, mode, func(a, b *int64) bool { return a == nil || b == nil || *a == *b })
+}
+
+func (p *plan) reads(m member, id identity, mode string, fits func(a, b *int64) bool) bool {
+	bits, err := config.ParseMode(mode)
 	if err != nil || bits&0o004 != 0 || p.readsAll(m) {
 		return true
 	}
 	sc := &p.pod.Spec.SecurityContext
-	if bits&0o040 != 0 && (sc.FSGroup != nil || same(p.runAsGroup(m), firstID(p.identity.group, sc.RunAsGroup))) {
+	if bits&0o040 != 0 && (sc.FSGroup != nil || fits(p.runAsGroup(m), firstID(id.group, sc.RunAsGroup))) {
 		return true
 	}
-	return same(p.runAsUser(m), firstID(p.identity.user, sc.RunAsUser))
+	return fits(p.runAsUser(m), firstID(id.user, sc.RunAsUser))
 }
 
 // same reports whether both are known, and the same.

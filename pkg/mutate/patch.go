@@ -1,7 +1,6 @@
 package mutate
 
 import (
-	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -76,7 +75,7 @@ func (p *plan) patchMember(w *patchWriter, m member, at string) {
 // hasMount tells whether our mount is at the path; that nothing else is there was checked (see conflicts).
 func (m member) hasMount(mountPath string) bool {
 	return slices.ContainsFunc(m.VolumeMounts, func(v VolumeMount) bool {
-		return v.Name == api.VolumeTokens && path.Clean(v.MountPath) == mountPath
+		return v.Name == api.VolumeTokens && containerPath(v.MountPath) == mountPath
 	})
 }
 

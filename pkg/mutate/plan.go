@@ -184,7 +184,7 @@ func shorten(warnings []string) []string {
 	return short
 }
 
-// audienceWarnings finds audiences that are nobody's, and tokens whose receivers could use them against the API server.
+// audienceWarnings finds audiences that no validating service expects, and tokens whose receivers could use them against the API server.
 func (p *plan) audienceWarnings() []string {
 	var warnings []string
 	for _, t := range p.req.tokens {
@@ -254,7 +254,7 @@ func (p *plan) windowsWarnings() []string {
 	text := "windowsOptions: if the Pod is for Windows it never starts, because the sidecar runs on Linux only: then remove the podtoken annotations; " +
 		"else set spec.os.name to \"linux\", or remove the windowsOptions"
 	switch i := slices.IndexFunc(p.members, func(m member) bool { return m.SecurityContext.Windows }); {
-	case p.pod.Spec.OS == string(corev1.Linux):
+	case p.pod.Spec.OS == string(corev1.Linux) || p.pod.Spec.NodeSelector[corev1.LabelOSStable] == string(corev1.Linux):
 	case p.pod.Spec.SecurityContext.Windows:
 		return []string{"spec.securityContext." + text}
 	case i >= 0:
@@ -267,33 +267,42 @@ func (p *plan) windowsWarnings() []string {
 // (k8s.io/kubernetes@v1.37.2/pkg/volume/util/nested_volumes.go and its callers).
 var nestedSources = []string{"configMap", "secret", "projected", "downwardAPI"}
 
-// nestingWarnings finds volumes above the mount path in which the container runtime cannot make the place of our mount, unless it is there.
+// nestingWarnings finds volumes above the mount path in which the container runtime cannot make the place of our mount, unless it is there. Of several the deepest counts.
 func (p *plan) nestingWarnings() []string {
 	var warnings []string
 	for _, m := range p.members {
-		for _, mount := range m.VolumeMounts {
-			volume := p.volume(mount.Name)
-			readOnly := mount.ReadOnly || volume.ReadOnly || volume.Source == "image"
-			if !m.selected || !readOnly || volume.Source == "" && volume.Name == "" || slices.Contains(nestedSources, volume.Source) ||
-				path.Clean(mount.MountPath) == p.req.mountPath || !below(p.req.mountPath, path.Clean(mount.MountPath)) {
-				continue
-			}
-			warnings = append(warnings, fmt.Sprintf("container %s mounts the volume %s read-only at %s, above the tokens: unless it has the directory %s, the container does not start "+
-				"(\"create mountpoint ... read-only file system\"): mount it elsewhere, make the directory in it, or set %s",
-				quote(m.Name), quote(mount.Name), quote(mount.MountPath), quote(p.req.mountPath), api.AnnotationMountPath))
+		if !m.selected {
+			continue
 		}
+		var above *VolumeMount
+		for i := range m.VolumeMounts {
+			mount := &m.VolumeMounts[i]
+			if at := containerPath(mount.MountPath); at != p.req.mountPath && below(p.req.mountPath, at) && (above == nil || below(at, above.MountPath)) {
+				above = mount
+			}
+		}
+		if above == nil {
+			continue
+		}
+		volume, found := p.volume(above.Name)
+		nested := slices.Contains(nestedSources, volume.Source) && above.SubPath == "" && above.SubPathExpr == ""
+		if !found || nested || !above.ReadOnly && !volume.ReadOnly && volume.Source != "image" {
+			continue
+		}
+		warnings = append(warnings, fmt.Sprintf("container %s mounts the volume %s read-only at %s, above the mount path: unless it has the directory %s, the container does not start "+
+			"(\"create mountpoint ... read-only file system\"): mount it elsewhere, create that directory in it, or set %s",
+			quote(m.Name), quote(above.Name), quote(above.MountPath), quote(p.req.mountPath), api.AnnotationMountPath))
 	}
 	return warnings
 }
 
-// volume is the Pod's volume of the name, without a name when there is none.
-func (p *plan) volume(name string) Volume {
-	for _, volume := range p.pod.Spec.Volumes {
-		if volume.Name == name {
-			return volume
-		}
+// volume returns the Pod's volume of the name, and whether there is one.
+func (p *plan) volume(name string) (Volume, bool) {
+	i := slices.IndexFunc(p.pod.Spec.Volumes, func(v Volume) bool { return v.Name == name })
+	if i < 0 {
+		return Volume{}, false
 	}
-	return Volume{}
+	return p.pod.Spec.Volumes[i], true
 }
 
 // mountWarnings finds mounts that will not see replaced files.

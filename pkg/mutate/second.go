@@ -2,7 +2,6 @@ package mutate
 
 import (
 	"fmt"
-	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -11,7 +10,6 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 
 	"github.com/podtoken/podtoken/pkg/api"
-	"github.com/podtoken/podtoken/pkg/sidecar/config"
 )
 
 // secondCall compares the container of our name with the one that would be injected now. An earlier call has injected it: that of a moment ago, after
@@ -32,7 +30,7 @@ type secondCall struct {
 type difference struct {
 	// text names the field, its value and what it must be.
 	text string
-	// by is who usually changes that field.
+	// by is what usually changes that field, and what to do.
 	by string
 }
 
@@ -40,18 +38,21 @@ type difference struct {
 type containerRule struct {
 	// field of a Container or, with a dot, of its SecurityContext, as in its JSON.
 	field string
-	// by is who usually changes it.
+	// by is what usually changes it, and what to do.
 	by string
 	// judge notes what is wrong, or what to warn of; nil when each value will do.
 	judge func(*secondCall)
 }
 
 const (
-	byEditor    = "something that edits containers"
-	byInjector  = "another injector"
-	bySecurity  = "a policy that sets security contexts"
-	byResources = "something that sets resources, as an overcommit webhook, the VerticalPodAutoscaler or a LimitRange"
-	byProbes    = "something that sets probes or lifecycle hooks"
+	exempt      = `: exempt containers named "` + api.ContainerName + `" there`
+	byEditor    = "a webhook or policy that edits containers" + exempt
+	byInjector  = "another injector" + exempt
+	bySecurity  = "a policy that sets security contexts" + exempt
+	byProbes    = "a webhook or policy that sets probes or lifecycle hooks" + exempt
+	byResources = "a webhook or policy that sets resources, such as an overcommit webhook or the VerticalPodAutoscaler" + exempt + ", or set " + api.AnnotationSidecarResources
+	byUsers     = "a policy that sets the users or groups of some containers: have it set them for all containers, or before podtoken's webhook is called"
+	byAuthor    = "an edit of the annotations, of a profile or of the installation's limits after the Pod was injected (create or render it again), or by " + byEditor
 )
 
 // containerRules is the one table that decides about a container of ours that is there already. Each field that the API has is in it; a field of a newer
@@ -60,7 +61,7 @@ var containerRules = []containerRule{
 	{"name", "", nil}, // by which it was found
 	{"image", byEditor, (*secondCall).judgeImage},
 	{"command", byEditor, func(s *secondCall) { s.mustBe("command", s.got.Command, s.want.Command) }},
-	{"args", byEditor, (*secondCall).judgeArguments},
+	{"args", byAuthor, (*secondCall).judgeArguments},
 	{"workingDir", "", nil},
 	{"ports", "", nil},
 	{"envFrom", "", nil}, // env wins
@@ -69,7 +70,9 @@ var containerRules = []containerRule{
 	{"resizePolicy", "", nil},
 	{"restartPolicy", byEditor, func(s *secondCall) { s.mustBe("restartPolicy", s.got.RestartPolicy, s.want.RestartPolicy) }},
 	{"restartPolicyRules", byEditor, func(s *secondCall) {
-		s.mustBe("restartPolicyRules", s.got.RestartPolicyRules, s.want.RestartPolicyRules)
+		if len(s.got.RestartPolicyRules) > 0 {
+			s.reject("restartPolicyRules is %s, not absent", shown(s.got.RestartPolicyRules))
+		}
 	}},
 	{"volumeMounts", byInjector, (*secondCall).judgeMounts},
 	{"volumeDevices", byInjector, (*secondCall).judgeDevices},
@@ -94,7 +97,7 @@ var containerRules = []containerRule{
 	{"securityContext.seLinuxOptions", bySecurity, (*secondCall).judgeSELinux},
 	{"securityContext.windowsOptions", "", nil}, // for another system
 	{"securityContext.runAsUser", bySecurity, (*secondCall).judgeUser},
-	{"securityContext.runAsGroup", bySecurity, (*secondCall).judgeGroup},
+	{"securityContext.runAsGroup", byUsers, (*secondCall).judgeGroup},
 	{"securityContext.runAsNonRoot", bySecurity, func(s *secondCall) {
 		if s.user() == nil {
 			s.mustNotBe("runAsNonRoot", s.got.SecurityContext.RunAsNonRoot, false, false)
@@ -117,8 +120,12 @@ var containerRules = []containerRule{
 		}
 	}},
 	{"securityContext.appArmorProfile", bySecurity, func(s *secondCall) {
-		if profile := s.got.SecurityContext.AppArmorProfile; profile != nil && profile.Type == corev1.AppArmorProfileTypeUnconfined {
+		profile := s.got.SecurityContext.AppArmorProfile
+		switch {
+		case profile != nil && profile.Type == corev1.AppArmorProfileTypeUnconfined:
 			s.reject("securityContext.appArmorProfile is %s, not absent or one that confines", shown(profile))
+		case profile == nil && s.want.SecurityContext.AppArmorProfile != nil:
+			s.warn("securityContext.appArmorProfile is absent, so the Pod's own profile confines the sidecar, too")
 		}
 	}},
 }
@@ -141,9 +148,9 @@ func (s *secondCall) reject(format string, args ...any) {
 	s.wrong = append(s.wrong, difference{text: fmt.Sprintf(format, args...)})
 }
 
-// warn is of a value that another installation or version, or another webhook, has set.
+// warn is of a value that something else has set, or that was right before.
 func (s *secondCall) warn(format string, args ...any) {
-	s.warnings = append(s.warnings, fmt.Sprintf("container %q: %s: set by another webhook, or by another version or installation of podtoken", api.ContainerName, fmt.Sprintf(format, args...)))
+	s.warnings = append(s.warnings, fmt.Sprintf("container %q: %s: set by another webhook, by another version or installation of podtoken, or before annotations or a profile changed", api.ContainerName, fmt.Sprintf(format, args...)))
 }
 
 // mustBe rejects every other value.
@@ -187,7 +194,7 @@ var ownPaths = []string{api.SidecarTokenDir, api.APIMountPath, api.SidecarBinary
 
 // hidden is the path of ours that a mount at the path would hide, in whole or in part, or whose place it would take; empty for none.
 func hidden(mountPath string) string {
-	i := slices.IndexFunc(ownPaths, func(own string) bool { return below(mountPath, own) || below(own, path.Clean(mountPath)) })
+	i := slices.IndexFunc(ownPaths, func(own string) bool { return below(mountPath, own) || below(own, mountPath) })
 	if i < 0 {
 		return ""
 	}
@@ -197,13 +204,17 @@ func hidden(mountPath string) string {
 // judgeMounts looks for our mounts. Others may be anywhere but at, above or below ours and the program: the runtime would have to make the place of our mount in
 // a volume that is above it.
 func (s *secondCall) judgeMounts() {
+	mounts := slices.Clone(s.got.VolumeMounts)
+	for i := range mounts {
+		mounts[i].MountPath = containerPath(mounts[i].MountPath)
+	}
 	for _, want := range s.want.VolumeMounts {
-		if text := elementDifference("volumeMounts", s.got.VolumeMounts, want, func(m corev1.VolumeMount) string { return path.Clean(m.MountPath) }); text != "" {
+		if text := elementDifference("volumeMounts", mounts, want, func(m corev1.VolumeMount) string { return m.MountPath }); text != "" {
 			s.reject("%s", text)
 		}
 	}
 	for _, mount := range s.got.VolumeMounts {
-		ours := slices.ContainsFunc(s.want.VolumeMounts, func(want corev1.VolumeMount) bool { return path.Clean(mount.MountPath) == want.MountPath })
+		ours := slices.ContainsFunc(s.want.VolumeMounts, func(want corev1.VolumeMount) bool { return containerPath(mount.MountPath) == want.MountPath })
 		if own := hidden(mount.MountPath); own != "" && !ours {
 			s.reject("volumeMounts has %s, at, above or below %q", quote(mount.MountPath), own)
 		}
@@ -232,7 +243,7 @@ var minMemory = resource.MustParse("10Mi")
 func (s *secondCall) judgeResources() {
 	got, limited := s.got.Resources.Limits[corev1.ResourceMemory]
 	want, wanted := s.want.Resources.Limits[corev1.ResourceMemory]
-	if limited && got.Cmp(minMemory) < 0 && (!wanted || got.Cmp(want) < 0) {
+	if limited && !got.IsZero() && got.Cmp(minMemory) < 0 && (!wanted || got.Cmp(want) < 0) {
 		s.reject("resources.limits.memory is %q, and the sidecar needs %s", got.String(), minMemory.String())
 	}
 }
@@ -245,24 +256,26 @@ func (s *secondCall) judgeLiveness() {
 
 // judgeReadiness takes every probe for ours: meshes put their own agent there.
 func (s *secondCall) judgeReadiness() {
-	if s.want.ReadinessProbe != nil && s.got.ReadinessProbe == nil {
+	switch {
+	case s.want.ReadinessProbe != nil && s.got.ReadinessProbe == nil:
 		s.warn("readinessProbe is absent, and %s is \"true\": the Pod is ready without its tokens", api.AnnotationReadiness)
+	case s.want.ReadinessProbe == nil && s.got.ReadinessProbe != nil:
+		s.warn("readinessProbe is %s, and podtoken sets none: where it fails, the Pod is not ready", shown(s.got.ReadinessProbe))
 	}
 }
 
 // gate is how a container holds the others back.
 type gate struct{ hook, probe bool }
 
-// isWait reports whether it is the sidecar's command that waits for the tokens.
-func isWait(action *corev1.ExecAction) bool {
-	wait := []string{api.SidecarBinary, api.CommandWait}
-	return action != nil && len(action.Command) >= len(wait) && slices.Equal(action.Command[:len(wait)], wait)
+// runs reports whether it is the command that waits for the tokens, of the hook or of one of the probes.
+func runs(action *corev1.ExecAction, commands ...[]string) bool {
+	return action != nil && slices.ContainsFunc(commands, func(command []string) bool { return slices.Equal(command, action.Command) })
 }
 
 func gateOf(c *corev1.Container) gate {
 	return gate{
-		hook:  c.Lifecycle != nil && c.Lifecycle.PostStart != nil && isWait(c.Lifecycle.PostStart.Exec),
-		probe: c.StartupProbe != nil && isWait(c.StartupProbe.Exec),
+		hook:  c.Lifecycle != nil && c.Lifecycle.PostStart != nil && runs(c.Lifecycle.PostStart.Exec, hook().PostStart.Exec.Command),
+		probe: c.StartupProbe != nil && runs(c.StartupProbe.Exec, startupProbe().Exec.Command, patientProbe().Exec.Command),
 	}
 }
 
@@ -273,9 +286,9 @@ func (s *secondCall) judgeGate() {
 	case s.got.Lifecycle != nil && s.got.Lifecycle.PostStart != nil && !got.hook:
 		s.reject("lifecycle.postStart is %s, which is not podtoken's", shown(s.got.Lifecycle.PostStart))
 	case want != gate{} && got == gate{}:
-		s.reject("lifecycle.postStart and startupProbe do not run %q, so that the other containers would not wait for the tokens", api.SidecarBinary+" "+api.CommandWait)
+		s.reject("lifecycle.postStart and startupProbe do not run %q, so the other containers start without waiting for the tokens", api.SidecarBinary+" "+api.CommandWait)
 	case got != want:
-		s.warn("the other containers are held back by %s, and not by %s", got, want)
+		s.warn("the other containers wait by %s, not by %s", got, want)
 	case want.probe:
 		if text := valueDifference("startupProbe", s.got.StartupProbe, s.want.StartupProbe); text != "" {
 			s.warn("%s", text)
@@ -288,19 +301,20 @@ func (s *secondCall) judgeGate() {
 func (g gate) String() string {
 	switch g {
 	case gate{hook: true}:
-		return "the postStart hook"
+		return "a postStart hook"
 	case gate{probe: true}:
-		return "the startup probe"
+		return "a startup probe"
 	case gate{hook: true, probe: true}:
-		return "both postStart hook and startup probe"
+		return "both a postStart hook and a startup probe"
 	}
-	return "nothing"
+	return "anything"
 }
 
 // judgeCapabilities: whatever is dropped besides ALL is dropped already.
 func (s *secondCall) judgeCapabilities() {
 	c := s.got.SecurityContext.Capabilities
-	if c == nil || !slices.Contains(c.Drop, "ALL") {
+	isAll := func(c corev1.Capability) bool { return strings.EqualFold(string(c), "ALL") } // as containerd and CRI-O take it
+	if c == nil || !slices.ContainsFunc(c.Drop, isAll) {
 		s.reject("securityContext.capabilities.drop does not have \"ALL\"")
 	}
 	if c != nil && len(c.Add) > 0 {
@@ -311,7 +325,7 @@ func (s *secondCall) judgeCapabilities() {
 // judgeSELinux: options that the readers do not have can take the files away from them, because the kubelet relabels the volume for each container.
 func (s *secondCall) judgeSELinux() {
 	got := s.got.SecurityContext.SELinuxOptions
-	if got != nil && !sameSELinux(got, s.want.SecurityContext.SELinuxOptions) &&
+	if !sameSELinux(got, s.want.SecurityContext.SELinuxOptions) &&
 		!slices.ContainsFunc(s.plan.members, func(m member) bool { return m.reads && sameSELinux(m.SecurityContext.SELinuxOptions, got) }) {
 		s.warn("securityContext.seLinuxOptions is %s, and no container that reads the tokens has the same", shown(got))
 	}
@@ -326,38 +340,43 @@ func (s *secondCall) group() *int64 {
 	return firstID(s.got.SecurityContext.RunAsGroup, s.plan.pod.Spec.SecurityContext.RunAsGroup)
 }
 
-// judgeUser: a user that none of the readers has is as good, if at least one of them can read the files. That others cannot is a warning (see readWarnings),
-// because containers can have come since.
+// judgeUser: a user that none of the readers has is as good, if they can read the files (see judgeGroup).
 func (s *secondCall) judgeUser() {
 	p, user := s.plan, s.user()
-	if user != nil && *user == 0 {
-		s.reject("securityContext.runAsUser is 0, and the sidecar never runs as root")
-		return
-	}
 	fits := func(other *int64) bool { return same(user, other) }
 	isReaders := slices.ContainsFunc(p.members, func(m member) bool { return m.reads && fits(p.runAsUser(m)) })
+	configured := p.cfg.Sidecar.RunAsUser
 	switch {
+	case user != nil && *user == 0:
+		s.reject("securityContext.runAsUser is 0, and the sidecar never runs as root")
 	case isReaders || fits(s.want.SecurityContext.RunAsUser):
-		return
 	case p.req.notifySignal != "":
-		s.reject("securityContext.runAsUser is %s, and the processes that %s is for have another user", shown(user), api.AnnotationNotifySignal)
-		return
+		s.reject("securityContext.runAsUser is %s, and the processes that %s signals run as another user", shown(user), api.AnnotationNotifySignal)
+	case configured == nil || fits(configured): // The platform was asked to choose the user, and has; or another row of the table of identities held before.
+	default:
+		s.warn("securityContext.runAsUser is %s, not %s", shown(user), shown(s.want.SecurityContext.RunAsUser))
 	}
-	for _, t := range s.tokens {
-		mayRead := func(m member) bool { return m.reads && (p.runAsUser(m) == nil || p.readsAll(m)) }
-		if bits, err := config.ParseMode(t.Mode); err == nil && bits&0o044 == 0 && !slices.ContainsFunc(p.members, mayRead) {
-			s.reject("securityContext.runAsUser is %s, and no container can read its files of mode %s", shown(user), t.Mode)
-			return
-		}
-	}
-	if configured := p.cfg.Sidecar.RunAsUser; configured == nil || fits(configured) {
-		return // The platform was asked to choose the user, and has; or another row of the table of identities held before.
-	}
-	s.warn("securityContext.runAsUser is %s, not %s", shown(user), shown(s.want.SecurityContext.RunAsUser))
 }
 
+// judgeGroup also looks whether anything can still read the files: it is rejected if nothing can, and something could read those of a Pod that is injected now. That some
+// cannot is a warning (see readWarnings), because containers can have come since.
 func (s *secondCall) judgeGroup() {
+	p := s.plan
 	if group := s.got.SecurityContext.RunAsGroup; group != nil && *group == 0 {
 		s.warn("securityContext.runAsGroup is 0, the group of root, not %s", shown(s.want.SecurityContext.RunAsGroup))
+	}
+	now := identity{user: s.user(), group: s.group()}
+	for i, t := range s.tokens {
+		isRead := func(id identity, mode string) bool {
+			return slices.ContainsFunc(p.members, func(m member) bool { return m.reads && p.mayRead(m, id, mode) })
+		}
+		if i < len(p.tokens) && !isRead(now, t.Mode) && isRead(p.identity, p.tokens[i].Mode) {
+			readers := slices.DeleteFunc(slices.Clone(p.members), func(m member) bool { return !m.reads })
+			s.reject("securityContext has runAsUser %s and runAsGroup %s, and files of mode %s that no container can read: %s", shown(now.user), shown(now.group), t.Mode,
+				list(readers, func(m member) string {
+					return fmt.Sprintf("%s (user %s, group %s)", m.Name, shown(p.runAsUser(m)), shown(p.runAsGroup(m)))
+				}))
+			return
+		}
 	}
 }

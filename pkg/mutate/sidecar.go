@@ -1,8 +1,6 @@
 package mutate
 
 import (
-	"bytes"
-	"encoding/json"
 	"math"
 	"strconv"
 
@@ -10,6 +8,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/podtoken/podtoken/pkg/api"
+	"github.com/podtoken/podtoken/pkg/sidecar/config"
 )
 
 // newSidecar builds podtoken's container. It spells out what the API server would default, so that a second call finds
@@ -48,7 +47,7 @@ func (p *plan) newSidecar(id identity, resources corev1.ResourceRequirements) *c
 		},
 	}
 	for _, token := range p.req.withModes(id.mode) {
-		c.Args = append(c.Args, "--"+api.FlagToken+"="+argument(token))
+		c.Args = append(c.Args, "--"+api.FlagToken+"="+config.FormatToken(token))
 	}
 	if p.req.notify != "" {
 		c.Args = append(c.Args, "--"+api.FlagNotify+"="+p.req.notify)
@@ -81,18 +80,21 @@ func (p *plan) newSidecar(id identity, resources corev1.ResourceRequirements) *c
 // and is failed after backoffLimit of them, before its own container ever ran (k8s.io/kubernetes/pkg/controller/job/job_controller.go,
 // getFailedPods and pastBackoffLimitOnFailure). A hook without limit would hide why: as long as it runs the container is not running yet, for `kubectl logs` either.
 func (p *plan) addGate(c *corev1.Container) {
-	hook := &corev1.Lifecycle{PostStart: &corev1.LifecycleHandler{
-		Exec: &corev1.ExecAction{Command: []string{api.SidecarBinary, api.CommandWait}},
-	}}
 	switch {
 	case p.req.wait == api.WaitFalse:
 	case p.pod.Spec.RestartPolicy == corev1.RestartPolicyOnFailure:
 		c.StartupProbe = patientProbe()
 	case p.req.wait == api.WaitStrict:
-		c.Lifecycle, c.StartupProbe = hook, startupProbe()
+		c.Lifecycle, c.StartupProbe = hook(), startupProbe()
 	default:
-		c.Lifecycle = hook
+		c.Lifecycle = hook()
 	}
+}
+
+func hook() *corev1.Lifecycle {
+	return &corev1.Lifecycle{PostStart: &corev1.LifecycleHandler{
+		Exec: &corev1.ExecAction{Command: []string{api.SidecarBinary, api.CommandWait}},
+	}}
 }
 
 // appArmorProfile keeps the application's own profile, if the Pod has one for all containers, from confining the sidecar: it may forbid to write.
@@ -137,18 +139,6 @@ func readinessProbe(port int32) *corev1.Probe {
 		}},
 		TimeoutSeconds: 5, PeriodSeconds: 10, SuccessThreshold: 1, FailureThreshold: 3,
 	}
-}
-
-// argument writes a token for the command line: JSON without HTML escapes, so that it reads well in `kubectl describe pod`,
-// and with every '$' escaped, because the kubelet expands "$(NAME)" in arguments.
-func argument(token api.TokenSpec) string {
-	var buffer bytes.Buffer
-	encoder := json.NewEncoder(&buffer)
-	encoder.SetEscapeHTML(false)
-	if err := encoder.Encode(token); err != nil {
-		panic(err) // Strings and numbers always encode.
-	}
-	return string(bytes.ReplaceAll(bytes.TrimSuffix(buffer.Bytes(), []byte("\n")), []byte("$"), []byte(`\u0024`)))
 }
 
 func fromField(name, field string) corev1.EnvVar {

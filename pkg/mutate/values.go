@@ -84,7 +84,7 @@ func audienceMistake(audience string) string {
 	switch first, last := audience[:1], audience[len(audience)-1:]; {
 	case strings.Contains(marks, first):
 		return fmt.Sprintf("which begins with %q", first)
-	case strings.Contains(marks, last):
+	case strings.Contains(marks, last) && !strings.Contains(audience, "://["): // an IPv6 address
 		return fmt.Sprintf("which ends with %q", last)
 	}
 	return ""

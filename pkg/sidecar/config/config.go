@@ -83,16 +83,20 @@ func (c *Config) Validate() error {
 	if len(c.Tokens) == 0 {
 		problem("no token to keep: give at least one --%s", api.FlagToken)
 	}
-	for i, spec := range c.Tokens {
+	taken, names := newPlaces(), map[string]bool{}
+	for _, spec := range c.Tokens {
 		if err := validateToken(spec); err != nil {
 			problems = append(problems, err)
+			continue
 		}
-		for _, other := range c.Tokens[:i] {
-			if other.Name == spec.Name {
-				problem("token %q is given twice", spec.Name)
-			}
-			for _, pair := range overlaps(Paths(other), Paths(spec)) {
-				problem("tokens %q and %q cannot have the paths %q and %q: one would be the other's file or folder", other.Name, spec.Name, pair[0], pair[1])
+		if names[spec.Name] {
+			problem("token %q is given twice", spec.Name)
+			continue
+		}
+		names[spec.Name] = true
+		for _, path := range Paths(spec) {
+			if other, free := taken.take(place{path, spec.Name}); !free {
+				problem("tokens %q and %q cannot have the paths %q and %q: one would be the other's file or folder", other.token, spec.Name, other.path, path)
 			}
 		}
 	}
@@ -139,12 +143,14 @@ func validateToken(spec api.TokenSpec) error {
 	if spec.RefreshAtPercent < api.MinRefreshAtPercent || spec.RefreshAtPercent > api.MaxRefreshAtPercent {
 		return problem("refreshAtPercent %d: want %d to %d", spec.RefreshAtPercent, api.MinRefreshAtPercent, api.MaxRefreshAtPercent)
 	}
-	for i, file := range spec.Files {
+	taken := newPlaces()
+	taken.take(place{path: spec.Path})
+	for _, file := range spec.Files {
 		if !IsFilePath(file.Path) {
 			return problem("path %q of a file: want one as that of a token", file.Path)
 		}
-		for _, pair := range overlaps([]string{file.Path}, append([]string{spec.Path}, Paths(api.TokenSpec{Files: spec.Files[:i]})[1:]...)) {
-			return problem("it cannot have files of the paths %q and %q: one would be the other's file or folder", pair[1], pair[0])
+		if other, free := taken.take(place{path: file.Path}); !free {
+			return problem("it cannot have files of the paths %q and %q: one would be the other's file or folder", other.path, file.Path)
 		}
 		if err := tokenfile.Check(file.Steps, spec.Audiences); err != nil {
 			return problem("steps of the file %q: %w", file.Path, err)
@@ -203,16 +209,38 @@ func IsFilePath(path string) bool {
 	return true
 }
 
-// overlaps are the pairs of paths of which one is, or is inside of, the other.
-func overlaps(all, others []string) (pairs [][2]string) {
-	for _, a := range all {
-		for _, b := range others {
-			if a == b || strings.HasPrefix(a, b+"/") || strings.HasPrefix(b, a+"/") {
-				pairs = append(pairs, [2]string{a, b})
-			}
-		}
+// place is where a file of a token is.
+type place struct{ path, token string }
+
+// places are those that are taken. Looking for another costs the length of its path, however many there are.
+type places struct{ files, folders map[string]place }
+
+func newPlaces() places { return places{map[string]place{}, map[string]place{}} }
+
+// take adds a place. When it is, or is inside of, another, or the other way round, it returns that one.
+func (p places) take(wanted place) (other place, free bool) {
+	if other, there := p.files[wanted.path]; there {
+		return other, false
 	}
-	return pairs
+	if other, there := p.folders[wanted.path]; there {
+		return other, false
+	}
+	var folders []string
+	for i, c := range wanted.path {
+		if c != '/' {
+			continue
+		}
+		folder := wanted.path[:i]
+		if other, there := p.files[folder]; there {
+			return other, false
+		}
+		folders = append(folders, folder)
+	}
+	p.files[wanted.path] = wanted
+	for _, folder := range folders {
+		p.folders[folder] = wanted
+	}
+	return wanted, true
 }
 
 func hasControl(s string) bool { return strings.ContainsFunc(s, unicode.IsControl) }
