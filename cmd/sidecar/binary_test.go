@@ -94,6 +94,8 @@ func (p *pod) start(tokens ...string) {
 		"PODTOKEN_POD_NAME=" + fakeapi.PodName, "PODTOKEN_POD_NAMESPACE=" + fakeapi.Namespace,
 		"PODTOKEN_POD_UID=" + fakeapi.PodUID, "PODTOKEN_SERVICE_ACCOUNT=" + fakeapi.ServiceAccount,
 		"KUBERNETES_SERVICE_HOST=" + p.server.Host, "KUBERNETES_SERVICE_PORT=" + p.server.Port,
+		// With this Go's HTTP client logs the headers of all requests.
+		"GODEBUG=http2debug=2",
 		// Nobody listens there: whoever goes through the proxy fails.
 		"HTTPS_PROXY=http://127.0.0.1:1", "https_proxy=http://127.0.0.1:1", "ALL_PROXY=http://127.0.0.1:1",
 	}

@@ -6,6 +6,8 @@ package main
 
 import (
 	"context"
+	"io"
+	"log"
 	"os"
 	"os/signal"
 	"syscall"
@@ -13,6 +15,9 @@ import (
 
 func main() {
 	setThrifty()
+	// The sidecar's own log is another. With GODEBUG=http2debug, which a Pod can have for all containers, the HTTP client writes the
+	// headers of each request here, and with them the sidecar's credential.
+	log.SetOutput(io.Discard)
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	code := run(ctx, os.Args[1:], os.Getenv, os.Stdout, os.Stderr)
 	stop()
