@@ -29,7 +29,7 @@ func TestRefreshKeepsTheFileContract(t *testing.T) {
 	}
 	rows := map[string]row{
 		"one explicit user gives 0400 and that owner": {
-			spec: func(*corev1.PodSpec) {}, mode: "0400 1000:65532",
+			spec: func(*corev1.PodSpec) {}, mode: "0400 1000:65531",
 		},
 		"users differ but fsGroup is set gives 0440 and that group": {
 			spec: func(s *corev1.PodSpec) {
@@ -61,18 +61,18 @@ func TestRefreshKeepsTheFileContract(t *testing.T) {
 			spec: func(s *corev1.PodSpec) {
 				s.InitContainers = []corev1.Container{withUser(container("other-user", probePath, "stat", tokenPath), 1001)}
 			},
-			mode: "0444 65532:65532", outsiderReads: true,
+			mode: "0444 65532:65531", outsiderReads: true,
 		},
 		"root, or a pod that says nothing about users, gives 0444 too": {
 			spec: func(s *corev1.PodSpec) {
 				s.SecurityContext = nil
 				s.Containers[0].SecurityContext = &corev1.SecurityContext{RunAsUser: ptr(int64(0))}
 			},
-			mode: "0444 65532:65532", outsiderReads: true,
+			mode: "0444 65532:65531", outsiderReads: true,
 		},
 		"a file that a template makes, of the same text": {
 			annotations: annotations("template.token", "{{.token}}"),
-			spec:        func(*corev1.PodSpec) {}, mode: "0400 1000:65532",
+			spec:        func(*corev1.PodSpec) {}, mode: "0400 1000:65531",
 		},
 		"a mode of the user, in a folder of the user": {
 			annotations: annotations("file-mode", "0600", "path.token", "deep/er/jwt"),
@@ -81,7 +81,7 @@ func TestRefreshKeepsTheFileContract(t *testing.T) {
 				s.Containers[0].VolumeMounts = []corev1.VolumeMount{{Name: api.VolumeTokens, MountPath: "/sub", SubPath: "deep", ReadOnly: true}}
 				s.Containers[0].Command = append(s.Containers[0].Command, "/sub/er/jwt")
 			},
-			file: api.DefaultMountPath + "/deep/er/jwt", mode: "0600 1000:65532", also: "/sub/er/jwt",
+			file: api.DefaultMountPath + "/deep/er/jwt", mode: "0600 1000:65531", also: "/sub/er/jwt",
 		},
 	}
 	for name, r := range rows {
