@@ -287,8 +287,10 @@ func (s *secondCall) judgeGate() {
 		s.reject("lifecycle.postStart is %s, which is not podtoken's", shown(s.got.Lifecycle.PostStart))
 	case want != gate{} && got == gate{}:
 		s.reject("lifecycle.postStart and startupProbe do not run %q, so the other containers start without waiting for the tokens", api.SidecarBinary+" "+api.CommandWait)
+	case want == gate{} && got != want:
+		s.warn("the other containers wait for the tokens by %s, and %s is %q", got, api.AnnotationWait, api.WaitFalse)
 	case got != want:
-		s.warn("the other containers wait by %s, not by %s", got, want)
+		s.warn("the other containers wait for the tokens by %s, not by %s", got, want)
 	case want.probe:
 		if text := valueDifference("startupProbe", s.got.StartupProbe, s.want.StartupProbe); text != "" {
 			s.warn("%s", text)
@@ -307,7 +309,7 @@ func (g gate) String() string {
 	case gate{hook: true, probe: true}:
 		return "both a postStart hook and a startup probe"
 	}
-	return "anything"
+	return "nothing"
 }
 
 // judgeCapabilities: whatever is dropped besides ALL is dropped already.

@@ -164,10 +164,10 @@ func TestSecondCall(t *testing.T) {
 		"another end": {change: func(c *corev1.Container) {
 			c.Lifecycle.PreStop = &corev1.LifecycleHandler{Sleep: &corev1.SleepAction{Seconds: 5}}
 		}},
-		"waits although nobody asks": {annotations: `"podtoken.dev/wait": "false"`, change: func(c *corev1.Container) { c.StartupProbe = patientProbe() }, warned: "the other containers wait by a startup probe, not by anything"},
+		"waits although nobody asks": {annotations: `"podtoken.dev/wait": "false"`, change: func(c *corev1.Container) { c.StartupProbe = patientProbe() }, warned: `wait for the tokens by a startup probe, and podtoken.dev/wait is "false"`},
 		"a hook for a Job that counts restarts": {pod: onFailure, change: func(c *corev1.Container) {
 			c.Lifecycle, c.StartupProbe = &corev1.Lifecycle{PostStart: &corev1.LifecycleHandler{Exec: exec("/podtoken-sidecar", "wait").Exec}}, nil
-		}, warned: "the other containers wait by a postStart hook, not by a startup probe"},
+		}, warned: "the other containers wait for the tokens by a postStart hook, not by a startup probe"},
 		"the probe for a Job is gone":  {pod: onFailure, change: func(c *corev1.Container) { c.StartupProbe = nil }, denied: "startupProbe do not run"},
 		"the probe for a Job gives up": {pod: onFailure, change: func(c *corev1.Container) { c.StartupProbe.FailureThreshold = 3 }, warned: "startupProbe.failureThreshold is 3, not 2147483647"},
 		"termination message": {change: func(c *corev1.Container) {
