@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -43,6 +44,68 @@ func TestMissingGrantIsExplained(t *testing.T) {
 	// The grant arrives late, and the pod recovers by itself.
 	n.unblock("nobody")
 	n.ready("pod")
+}
+
+// A copy that `kubectl debug --copy-to` makes has the sidecar and not the label by which the controller counts. It runs, and its tokens
+// end some time after the last Pod that has the label: explain says so before and after, and what to do helps.
+func TestCopyThatIsNotCounted(t *testing.T) {
+	t.Parallel()
+	n := newNamespace(t, nil)
+	n.create("app", annotations("audience.vault", "vault"), podSpec())
+	n.ready("app")
+	debug := func(name string, flags ...string) *corev1.Pod {
+		t.Helper()
+		n.kubectl(append(append([]string{"debug", "app", "--copy-to=" + name, "--container=debugger", "--image=" + probeImage,
+			"--image-pull-policy=IfNotPresent", "--profile=restricted"}, flags...), "--", probePath, "sleep")...)
+		return n.ready(name)
+	}
+	explain := func(pod string, wantCode int, wants ...string) (stdout string) {
+		t.Helper()
+		stdout, stderr, code := n.plugin("", "explain", pod)
+		for _, want := range wants {
+			if !strings.Contains(stdout, want) {
+				t.Errorf("explain of %q lacks %q:\n%s", pod, want, stdout)
+			}
+		}
+		if code != wantCode {
+			t.Errorf("explain of %q ends with exit code %d, want %d:\n%s%s", pod, code, wantCode, stdout, stderr)
+		}
+		return stdout
+	}
+	if kept := debug("kept", "--keep-annotations"); kept.Labels[api.LabelInjected] != "true" {
+		t.Errorf("a copy with the annotations has the labels %v", kept.Labels)
+	}
+	if out := explain("kept", 0); strings.Contains(out, "metadata.") {
+		t.Errorf("there is nothing to say about a copy with the annotations:\n%s", out)
+	}
+	if copied := debug("copy"); len(copied.Labels) > 0 || len(copied.Annotations) > 0 || copied.Spec.InitContainers[0].Name != api.ContainerName {
+		t.Fatalf("a copy is not what it was: %v, %v, %v", copied.Labels, copied.Annotations, copied.Spec.InitContainers)
+	}
+	const missing = `podtoken.dev/injected is missing, want "true": the controller does not count this Pod`
+	explain("copy", 1, missing, "(counted now: 2)", "--keep-annotations")
+
+	n.delete("app", "kept")
+	eventually(t, 2*time.Minute, "the grant has ended", func(context.Context) (bool, error) { return n.role(serviceAccount) == nil, nil })
+	explain("copy", 1, missing, "(counted now: 0)", `Role "podtoken:app" does not exist, so ServiceAccount `+n.name+`/app lacks verb create on serviceaccounts/token, `+
+		`lifetime 3600 s, audience "vault": no Pod that has the label declares it`)
+	refresh := func() error {
+		out, err := n.exec("copy", api.ContainerName, api.SidecarBinary, api.CommandRefresh)
+		if err != nil {
+			return fmt.Errorf("%w: %s", err, out)
+		}
+		return nil
+	}
+	if err := refresh(); err == nil || !strings.Contains(err.Error(), "Forbidden") {
+		t.Errorf("a copy without a grant refreshes its tokens: %v", err)
+	}
+
+	n.kubectl("label", "pod", "copy", api.LabelInjected+"=true")
+	n.granted(serviceAccount, "vault")
+	eventually(t, time.Minute, "the copy refreshes its token", func(context.Context) (bool, error) {
+		err := refresh()
+		return err == nil, err
+	})
+	explain("copy", 0, "without an annotation of podtoken the webhook was not called for this Pod")
 }
 
 // Tokens never appear in logs, events, metrics, arguments or environment: what every part said about a pod with tokens

@@ -186,7 +186,10 @@ func TestPluginExplainsMistakes(t *testing.T) {
 		return len(s) > 0 && s[0].LastTerminationState.Terminated != nil
 	})
 	stdout, _, code := n.plugin("", "explain", "stuck")
-	for _, want := range []string{"may not mint all of these audiences", "the sidecar does not run", "GrantConflict"} {
+	for _, want := range []string{
+		`Role "podtoken:nobody" without the label podtoken.dev/grant: "true" is in the way of the grant`, `audience "vault": delete or rename it`,
+		"the sidecar does not run", "GrantConflict",
+	} {
 		if code != 1 || !strings.Contains(stdout, want) {
 			t.Errorf("explain of a pod without a grant ends with exit code %d and lacks %q:\n%s", code, want, stdout)
 		}

@@ -133,6 +133,10 @@ kind: Namespace
 metadata: {name: kube-system, labels: {kubernetes.io/metadata.name: kube-system}}
 ---
 apiVersion: v1
+kind: ServiceAccount
+metadata: {name: api, namespace: payments}
+---
+apiVersion: v1
 kind: Pod
 metadata:
   name: podtoken-webhook-1
@@ -197,6 +201,9 @@ func (b *base) cluster(t *testing.T, given map[string]string, namespace string) 
 	client.Discovery().(*fakediscovery.FakeDiscovery).FakedServerVersion = &apiversion.Info{GitVersion: "v1.37.2"}
 	client.PrependReactor("create", "subjectaccessreviews", func(action clienttesting.Action) (bool, runtime.Object, error) {
 		review := action.(clienttesting.CreateAction).GetObject().(*authorizationv1.SubjectAccessReview)
+		if slices.Contains(without, "reviews") {
+			return true, nil, apierrors.NewForbidden(authorizationv1.Resource("subjectaccessreviews"), "", errors.New("no"))
+		}
 		review.Status.Allowed = allowed(objects, review.Spec)
 		if slices.Contains(without, "mark") && review.Spec.ResourceAttributes.Group == api.RBACGroup {
 			review.Status = authorizationv1.SubjectAccessReviewStatus{Denied: true, Reason: "unknown group"}
@@ -275,13 +282,17 @@ func allowed(objects []runtime.Object, spec authorizationv1.SubjectAccessReviewS
 		return true // by its ClusterRole
 	}
 	account := spec.User[strings.LastIndex(spec.User, ":")+1:]
+	resource := asked.Resource
+	if asked.Subresource != "" {
+		resource += "/" + asked.Subresource
+	}
 	for _, object := range objects {
 		role, ok := object.(*rbacv1.Role)
 		if !ok || role.Namespace != asked.Namespace || role.Name != api.GrantPrefix+account {
 			continue
 		}
 		for _, rule := range role.Rules {
-			if slices.Contains(rule.APIGroups, asked.Group) && slices.Contains(rule.Resources, asked.Resource) &&
+			if slices.Contains(rule.APIGroups, asked.Group) && slices.Contains(rule.Resources, resource) &&
 				slices.Contains(rule.Verbs, asked.Verb) && slices.Contains(rule.ResourceNames, asked.Name) {
 				return true
 			}

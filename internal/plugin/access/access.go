@@ -6,6 +6,7 @@ package access
 import (
 	"context"
 	"fmt"
+	"strconv"
 
 	authorizationv1 "k8s.io/api/authorization/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -43,6 +44,13 @@ func (a Account) MayCreateTokens(ctx context.Context, client kubernetes.Interfac
 // MayMint tells whether the account has the verb mint for an audience.
 func (a Account) MayMint(ctx context.Context, client kubernetes.Interface, audience string) (Answer, error) {
 	return a.may(ctx, client, authorizationv1.ResourceAttributes{Verb: api.VerbMint, Group: api.RBACGroup, Version: "*", Resource: api.ResourceAudiences, Name: audience})
+}
+
+// MayMintLifetime tells whether the account has the verb mint for a lifetime.
+func (a Account) MayMintLifetime(ctx context.Context, client kubernetes.Interface, seconds int64) (Answer, error) {
+	return a.may(ctx, client, authorizationv1.ResourceAttributes{
+		Verb: api.VerbMint, Group: api.RBACGroup, Version: "*", Resource: api.ResourceLifetimes, Name: strconv.FormatInt(seconds, 10),
+	})
 }
 
 // Held tells whether the account has the mark by which the guard holds it to what it may mint.

@@ -23,7 +23,8 @@ const long = `Explains a pod, the pod template of a workload, or those in files:
 and what the installation's policy and RBAC say about each audience.
 
 It finds the usual mistakes: annotations on a workload instead of its pod template, an excluded namespace, a pod that is older
-than its annotations, a webhook that is gone, a grant that was refused. The exit code is 1 when there is a problem.`
+than its annotations, a webhook that is gone, a grant that was refused or has ended, a copy of a Pod that the controller does not
+count. The exit code is 1 when there is a problem.`
 
 const example = `  kubectl podtoken explain mypod
   kubectl podtoken explain deployment/app

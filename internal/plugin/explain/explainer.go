@@ -30,9 +30,13 @@ const (
 	checkInstallation = "installation"
 	checkDecision     = "decision"
 	checkSidecar      = "sidecar"
+	checkLabel        = "label"
 	checkGrant        = "grant"
 	checkWorkload     = "workload"
 )
+
+// labelTrue is the value of podtoken's labels.
+const labelTrue = "true"
 
 type explainer struct {
 	cluster *plugin.Cluster
@@ -58,6 +62,11 @@ func (x *explainer) explain(ctx context.Context, s *subject) (*Report, error) {
 		return nil, err
 	}
 	if s.live != nil && r.Outcome == api.OutcomeUnchanged {
+		if sidecar.Runs(s.live) && !finished(s.live) {
+			if err := x.grant(ctx, s, r, specs); err != nil {
+				return nil, err
+			}
+		}
 		if err := x.running(ctx, s, r); err != nil {
 			return nil, err
 		}
@@ -68,12 +77,23 @@ func (x *explainer) explain(ctx context.Context, s *subject) (*Report, error) {
 
 // decide sets the outcome. A running pod with a sidecar is as it is: what the webhook would say today is of no use to it.
 func (x *explainer) decide(s *subject, r *Report) ([]api.TokenSpec, error) {
-	if s.live != nil && s.live.Labels[api.LabelInjected] == "true" {
+	labelled := s.live != nil && s.live.Labels[api.LabelInjected] == labelTrue
+	switch {
+	case labelled && !sidecar.Runs(s.live) && !sidecar.Projected(s.live):
+		r.Outcome, r.Message = api.OutcomeSkipped, "the Pod has podtoken's label, and nothing that brings it tokens"
+		r.Findings.Add(plugin.Problem, checkLabel, "metadata.labels: %s is %q, and the Pod has neither podtoken's sidecar nor a projected volume %q, so its files are never written: "+
+			"create it again with its annotations and without the label", api.LabelInjected, labelTrue, api.VolumeTokens)
+		return nil, nil
+	case labelled:
 		r.Outcome, r.Reason, r.Message = api.OutcomeUnchanged, api.ReasonAlreadyInjected, "the pod is injected"
 		var status api.Status
 		if json.Unmarshal([]byte(s.live.Annotations[api.AnnotationStatus]), &status) == nil && status.Version != "" {
 			r.Message += " (by version " + status.Version + ")"
 		}
+	case sidecar.Runs(s.live):
+		r.Outcome, r.Message = api.OutcomeUnchanged, "the Pod has podtoken's sidecar without its label, and the controller does not count it"
+	}
+	if r.Outcome != "" {
 		content, err := s.JSON()
 		if err != nil {
 			return nil, err
@@ -153,7 +173,7 @@ func (x *explainer) annotations(ctx context.Context, s *subject, r *Report) {
 	if keys := inject.Misplaced(s.Pod); len(keys) > 0 {
 		r.Findings.Add(plugin.Problem, checkAnnotations, "%s", inject.MisplacedText(s.Pod, keys))
 	}
-	if s.live == nil || asks(s.Pod) {
+	if s.live == nil || asks(s.Pod) || sidecar.Runs(s.live) {
 		return
 	}
 	// A pod without annotations may be of a workload that has them in the wrong place.
@@ -229,7 +249,7 @@ func (x *explainer) reach(ctx context.Context, s *subject, r *Report) error {
 	case err != nil:
 		return err
 	}
-	if x.found.Excluded(namespace) {
+	if x.found.Excluded(namespace) && !sidecar.Runs(s.live) {
 		r.Findings.Add(plugin.Problem, checkNamespace, "pods in namespace %q are never injected: use another one, or set %s to \"false\"", s.Namespace, api.AnnotationInject)
 	}
 	return nil
@@ -238,7 +258,7 @@ func (x *explainer) reach(ctx context.Context, s *subject, r *Report) error {
 // tokens says what policy and RBAC say about each audience.
 func (x *explainer) tokens(ctx context.Context, s *subject, r *Report, specs []api.TokenSpec) error {
 	account := access.Account{Namespace: s.Namespace, Name: r.ServiceAccount}
-	denied := false
+	var denied []string
 	for _, spec := range specs {
 		token := Token{TokenSpec: spec}
 		for _, audience := range spec.Audiences {
@@ -247,21 +267,22 @@ func (x *explainer) tokens(ctx context.Context, s *subject, r *Report, specs []a
 				return err
 			}
 			grant := Grant{Audience: audience, Policy: x.found.AllowedBy(s.Namespace, account.Name, audience), RBAC: string(answer)}
-			denied = denied || answer == access.No
+			if text := quotedAudience(audience); answer == access.No && !slices.Contains(denied, text) {
+				denied = append(denied, text)
+			}
 			token.Grants = append(token.Grants, grant)
 		}
 		r.Tokens = append(r.Tokens, token)
 	}
-	if !denied {
+	if len(denied) == 0 {
 		return nil
 	}
 	switch {
-	case r.Outcome == api.OutcomeUnchanged:
-		r.Findings.Add(plugin.Problem, checkGrant, "ServiceAccount %s may not mint all of these audiences: its grant is missing, late, or narrower", account)
+	case s.live != nil && r.Outcome == api.OutcomeUnchanged:
+		// The grant of a running sidecar has findings of its own.
 	case x.found.Policy != nil && x.found.Policy.RBAC(s.Namespace):
-		r.Findings.Add(plugin.Problem, checkGrant, "in this namespace Roles decide, and ServiceAccount %s has no verb %s on %s.%s for all of these audiences",
-			account, api.VerbMint, api.ResourceAudiences, api.RBACGroup)
-	case r.Outcome == api.OutcomeInjected && !r.Findings.Bad():
+		r.Findings.Add(plugin.Problem, checkGrant, "%s", rolesDecide(account, denied))
+	case (r.Outcome == api.OutcomeInjected || r.Outcome == api.OutcomeUnchanged) && !r.Findings.Bad():
 		r.Findings.Add(plugin.Note, checkGrant, "ServiceAccount %s gets the right to mint when the first such pod exists", account)
 	}
 	return nil
@@ -269,7 +290,7 @@ func (x *explainer) tokens(ctx context.Context, s *subject, r *Report, specs []a
 
 // running says what an injected pod waits for.
 func (x *explainer) running(ctx context.Context, s *subject, r *Report) error {
-	if sidecar.Container(s.live) != nil && s.live.Status.Phase != corev1.PodSucceeded && s.live.Status.Phase != corev1.PodFailed {
+	if sidecar.Container(s.live) != nil && !finished(s.live) {
 		if state := sidecar.State(s.live); state != "" {
 			r.Findings.Add(plugin.Problem, checkSidecar, "the sidecar does not run: %s", state)
 		} else {
@@ -290,10 +311,18 @@ func (x *explainer) running(ctx context.Context, s *subject, r *Report) error {
 		event := &events.Items[i]
 		if slices.Contains([]string{"GrantRefused", "GrantConflict", "GrantFailed", "GuardMissing"}, event.Reason) && !seen[event.Reason] {
 			seen[event.Reason] = true
+			if r.says(strings.TrimPrefix(event.Message, "podtoken: ")) {
+				continue
+			}
 			r.Findings.Add(plugin.Problem, checkGrant, "%s: %s", event.Reason, event.Message)
 		}
 	}
 	return nil
+}
+
+// says reports whether a finding has the text already.
+func (r *Report) says(text string) bool {
+	return text != "" && slices.ContainsFunc(r.Findings, func(f plugin.Finding) bool { return strings.Contains(f.Text, text) })
 }
 
 // workload says why a workload has no pods.

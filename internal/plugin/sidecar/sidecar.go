@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -30,6 +31,23 @@ func Container(pod *corev1.Pod) *corev1.Container {
 	return nil
 }
 
+// Runs reports whether a pod has our sidecar: a container of its name that was told to keep tokens. The pod may be nil.
+func Runs(pod *corev1.Pod) bool {
+	if pod == nil {
+		return false
+	}
+	container := Container(pod)
+	return container != nil && slices.ContainsFunc(container.Args, func(argument string) bool { return strings.HasPrefix(argument, tokenPrefix) })
+}
+
+// Projected reports whether the kubelet keeps the tokens of a pod (delivery projected).
+func Projected(pod *corev1.Pod) bool {
+	return slices.ContainsFunc(pod.Spec.Volumes, func(v corev1.Volume) bool { return v.Name == api.VolumeTokens && v.Projected != nil })
+}
+
+// tokenPrefix begins the arguments that name tokens.
+const tokenPrefix = "--" + api.FlagToken + "="
+
 // Declared are the tokens that the sidecar was told to keep.
 func Declared(pod *corev1.Pod) []api.TokenSpec {
 	container := Container(pod)
@@ -38,7 +56,7 @@ func Declared(pod *corev1.Pod) []api.TokenSpec {
 	}
 	var tokens []api.TokenSpec
 	for _, argument := range container.Args {
-		value, ok := strings.CutPrefix(argument, "--"+api.FlagToken+"=")
+		value, ok := strings.CutPrefix(argument, tokenPrefix)
 		if !ok {
 			continue
 		}
