@@ -105,7 +105,7 @@ func TestCopyThatIsNotCounted(t *testing.T) {
 		err := refresh()
 		return err == nil, err
 	})
-	explain("copy", 0, "without an annotation of podtoken the webhook was not called for this Pod")
+	explain("copy", 0, "the webhook was not called for this Pod")
 }
 
 // Tokens never appear in logs, events, metrics, arguments or environment: what every part said about a pod with tokens

@@ -71,7 +71,7 @@ func (x *explainer) grant(ctx context.Context, s *subject, r *Report, specs []ap
 		}
 		rbac = p.RBAC(s.Namespace)
 		if slices.Contains(p.Excluded(), s.Namespace) {
-			r.Findings.Add(plugin.Problem, checkNamespace, "%s", refusal)
+			r.Findings.Add(plugin.Problem, checkNamespace, "%s", cmp.Or(refusal, "the installation excludes this namespace: use another one"))
 			return nil
 		}
 	}
@@ -136,9 +136,10 @@ func rolesDecide(account access.Account, audiences []string) string {
 func label(s *subject, r *Report, account access.Account, others int) {
 	value, has := s.live.Labels[api.LabelInjected]
 	if value == labelTrue {
-		if !asks(s.Pod) {
-			r.Findings.Add(plugin.Note, checkLabel, "metadata.annotations: without an annotation of podtoken the webhook was not called for this Pod; the controller counts it by its label, "+
-				"but a cluster autoscaler takes its tokens for data: copy a Pod with %s", copyAdvice)
+		volumes := strings.Split(s.live.Annotations[api.AnnotationSafeToEvict], ",")
+		if !asks(s.Pod) && !slices.Contains(volumes, api.VolumeTokens) {
+			r.Findings.Add(plugin.Note, checkLabel, "metadata.annotations: the webhook was not called for this Pod, which has no annotation of podtoken or %s: %q. The controller counts it by its label, "+
+				"but a cluster autoscaler takes its tokens for data: copy a Pod with %s", api.AnnotationInject, "false", copyAdvice)
 		}
 		return
 	}
