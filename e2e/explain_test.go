@@ -89,7 +89,7 @@ func TestCopyThatIsNotCounted(t *testing.T) {
 	explain("copy", 1, missing, "(counted now: 0)", `Role "podtoken:app" does not exist, so ServiceAccount `+n.name+`/app lacks verb create on serviceaccounts/token, `+
 		`lifetime 3600 s, audience "vault": no Pod that has the label declares it`)
 	refresh := func() error {
-		out, err := n.exec("copy", api.ContainerName, api.SidecarBinary, api.CommandRefresh)
+		out, err := n.exec("copy", api.ContainerName, api.SidecarBinary, api.CommandRefresh, "--"+api.FlagTimeout+"=5s")
 		if err != nil {
 			return fmt.Errorf("%w: %s", err, out)
 		}
