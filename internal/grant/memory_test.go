@@ -33,6 +33,9 @@ func hostilePod(i int) *corev1.Pod {
 	if kind < 2 && i >= 200 {
 		kind = 4 // Large ones take long to read, and the first two hundred fill the namespace.
 	}
+	if kind == 3 && i >= 1000 {
+		kind = 2 // They take long to read, too, and what is kept of each is the same.
+	}
 	for _, arg := range hostileArguments[kind] {
 		p.Spec.InitContainers[0].Args = append(p.Spec.InitContainers[0].Args, strings.ReplaceAll(arg, "UNIQUE", unique))
 	}
