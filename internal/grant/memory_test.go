@@ -45,9 +45,9 @@ func hostilePod(i int) *corev1.Pod {
 // hostileArguments are made once, for it takes longer than what is measured.
 var hostileArguments = [][]string{
 	largest(), // that the webhook would write
-	slices.Repeat([]string{argument("t", 3600, "UNIQUE"+strings.Repeat("x", 7900))}, 32),                    // more than that
-	{`--token={"name":"t","audiences":["x"],"expirationSeconds":9UNIQUE` + strings.Repeat("9", 7900) + `}`}, // quoted in the error
-	{argument("UNIQUE", 3600, slices.Repeat([]string{""}, 3000)...)},                                        // many of nothing
+	slices.Repeat([]string{argument("t", 3600, "UNIQUE"+strings.Repeat("x", 7900))}, 32),                   // more than that
+	{`--token={"name":"t","audiences":["x"],"expirationSeconds":9UNIQUE` + strings.Repeat("9", 800) + `}`}, // quoted in the error, which is cut
+	{argument("UNIQUE", 3600, slices.Repeat([]string{""}, 3000)...)},                                       // many of nothing
 	{argument("t", 3600, "UNIQUE")}, // small, and each with its own
 }
 
