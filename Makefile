@@ -13,6 +13,8 @@ LINT := go tool -modfile=$(CURDIR)/hack/tools/go.mod golangci-lint
 DEMO ?= demo
 # What tests without a cluster run under: UNDER=hack/hostile-env.sh shows that nothing of your shell matters to them.
 UNDER ?=
+FUZZ ?=
+FUZZTIME ?=
 TEST = $(if $(UNDER),$(abspath $(UNDER))) go test
 # Where benchmarks write their tables.
 REPORT ?= docs/performance.md
@@ -94,8 +96,8 @@ licenses: ## Check the licences of what is linked, and rewrite the texts that ar
 verify: ## Check generated files, formatting, modules, licences of what is linked, and known vulnerabilities.
 	hack/verify.sh
 
-fuzz: ## Fuzz each target for FUZZTIME (default 30s; ten seconds are a part of what a change must pass, see .ci/run).
-	hack/fuzz.sh $(or $(FUZZTIME),30s)
+fuzz: ## Fuzz each target below FUZZ (default: everywhere) for FUZZTIME (default 30s).
+	hack/fuzz.sh $(or $(FUZZTIME),30s) $(FUZZ)
 
 bench: bench-go bench-admission bench-sidecar ## Benchmarks without a cluster: ten minutes. Writes tables of docs/performance.md.
 

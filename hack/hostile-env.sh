@@ -7,7 +7,7 @@ set -euo pipefail
 # Where Go and the test cluster keep what they have built is found by way of the home, and building it again would take minutes.
 GOCACHE=$(go env GOCACHE) GOMODCACHE=$(go env GOMODCACHE) GOPATH=$(go env GOPATH) GOPROXY=$(go env GOPROXY)
 export GOCACHE GOMODCACHE GOPATH GOPROXY
-export PODTOKEN_CACHE=${PODTOKEN_CACHE:-${XDG_CACHE_HOME:-${HOME:-}/.cache}/podtoken}
+export PODTOKEN_CACHE=${PODTOKEN_CACHE:-${XDG_CACHE_HOME:-${HOME:-}/.cache}}
 
 base=$(mktemp -d)
 trap 'chmod -R u+rwX "$base"; rm -rf "$base"' EXIT

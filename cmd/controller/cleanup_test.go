@@ -108,7 +108,6 @@ func TestCleanup(t *testing.T) {
 
 // The Secret that the controller made goes, when it is named, after who would make it again; no other does.
 func TestCleanupOfTheServingCertificate(t *testing.T) {
-	t.Parallel()
 	f := newInstallation(t, 1)
 	for _, name := range []string{"podtoken-webhook-tls", "another"} {
 		f.add(t, "secrets", `{apiVersion: v1, kind: Secret, metadata: {namespace: podtoken-system, name: `+name+`}}`)
@@ -126,7 +125,6 @@ func TestCleanupOfTheServingCertificate(t *testing.T) {
 
 // A request that was authorized by the last grant can be on its way: the guard stays for as long.
 func TestCleanupKeepsTheGuardForRequestsOnTheirWay(t *testing.T) {
-	t.Parallel()
 	const delay = 300 * time.Millisecond
 	f := newInstallation(t, 1)
 	var lastGrant, guard time.Time
@@ -157,7 +155,6 @@ func TestCleanupKeepsTheGuardForRequestsOnTheirWay(t *testing.T) {
 
 // Finalizers of others keep grants, and with them the guard; the error says which.
 func TestCleanupOfGrantsThatFinalizersKeep(t *testing.T) {
-	t.Parallel()
 	f := newInstallation(t, 0)
 	f.add(t, "roles", `{apiVersion: rbac.authorization.k8s.io/v1, kind: Role, metadata: {name: "podtoken:a", namespace: ns, labels: {podtoken.dev/grant: "true"},
 		finalizers: [example.com/keep], deletionTimestamp: "2026-01-01T00:00:00Z"}}`)
@@ -235,7 +232,6 @@ func TestCleanupOfHostileObjectsNeedsLittleMemory(t *testing.T) {
 
 // While the controller's pods are there, they would make again what was deleted.
 func TestCleanupWaitsForTheController(t *testing.T) {
-	t.Parallel()
 	f := newInstallation(t, 1)
 	deployment := f.get("deployments", "podtoken-system/podtoken-controller")
 	var looks atomic.Int32
@@ -267,7 +263,6 @@ func TestCleanupWaitsForTheController(t *testing.T) {
 }
 
 func TestCleanupGivesUp(t *testing.T) {
-	t.Parallel()
 	f := newInstallation(t, 1)
 	f.refuse = func(verb, resource, _ string) int {
 		if verb == "delete" && resource == "deployments" {
@@ -287,7 +282,6 @@ func TestCleanupGivesUp(t *testing.T) {
 }
 
 func TestCleanupThatMayNot(t *testing.T) {
-	t.Parallel()
 	f := newInstallation(t, 1)
 	f.refuse = func(verb, resource, _ string) int {
 		if verb == "delete" && resource == "roles" {
@@ -307,7 +301,6 @@ func TestCleanupThatMayNot(t *testing.T) {
 }
 
 func TestCleanupThatIsStopped(t *testing.T) {
-	t.Parallel()
 	f := newInstallation(t, 1)
 	f.refuse = func(string, string, string) int { return http.StatusInternalServerError }
 	ctx, cancel := context.WithTimeout(t.Context(), 700*time.Millisecond)

@@ -68,41 +68,105 @@ func FormatToken(spec api.TokenSpec) string {
 // version of the sidecar: the controller and kubectl podtoken. Of these three it understands the same as ParseToken. Names
 // that it does not know are those of another version.
 func ParseDeclaration(value string) (api.TokenSpec, error) {
-	read, err := document(value)
+	members, err := membersOf(value)
 	if err != nil {
 		return api.TokenSpec{}, err
 	}
-	object, ok := read.(map[string]any)
-	if !ok {
-		return api.TokenSpec{}, errors.New("it must be a JSON object")
-	}
-	for _, name := range slices.Sorted(maps.Keys(object)) {
+	for _, name := range slices.Sorted(maps.Keys(members)) {
 		for _, known := range declared {
 			if strings.EqualFold(name, known) && name != known {
 				return api.TokenSpec{}, fmt.Errorf("it has %q, which must be spelled %q", name, known)
 			}
 		}
 	}
-	for _, name := range declared {
-		if _, ok := object[name]; !ok {
-			return api.TokenSpec{}, fmt.Errorf("it has no %q", name)
+	var spec api.TokenSpec
+	var audiences []*string // for null, which is no string
+	for _, member := range []struct {
+		name string
+		into any
+		want string
+		ok   func() bool
+	}{
+		{nameOfName, &spec.Name, "a string", nil},
+		{nameOfAudiences, &audiences, "a list of strings", func() bool { return !slices.Contains(audiences, nil) }},
+		{nameOfExpiration, &spec.ExpirationSeconds, "a whole number of 64 bits", nil},
+	} {
+		raw, ok := members[member.name]
+		if !ok {
+			return api.TokenSpec{}, fmt.Errorf("it has no %q", member.name)
+		}
+		if raw == "null" || json.Unmarshal([]byte(raw), member.into) != nil || member.ok != nil && !member.ok() {
+			return api.TokenSpec{}, fmt.Errorf("%q is %s, want %s", member.name, raw, member.want)
 		}
 	}
-	problem := func(name, want string) (api.TokenSpec, error) {
-		return api.TokenSpec{}, fmt.Errorf("%q is %s, want %s", name, plain(object[name]), want)
-	}
-	var spec api.TokenSpec
-	if spec.Name, ok = object[nameOfName].(string); !ok {
-		return problem(nameOfName, "a string")
-	}
-	if spec.Audiences, ok = stringsOf(object[nameOfAudiences]); !ok {
-		return problem(nameOfAudiences, "a list of strings")
-	}
-	number, _ := object[nameOfExpiration].(json.Number)
-	if spec.ExpirationSeconds, err = strconv.ParseInt(string(number), 10, 64); err != nil {
-		return problem(nameOfExpiration, "a whole number of 64 bits")
+	spec.Audiences = make([]string, len(audiences))
+	for i, audience := range audiences {
+		spec.Audiences[i] = *audience
 	}
 	return spec, nil
+}
+
+// membersOf takes an object apart, of which each name is there once; values are as they stand in the text. A value may have
+// names twice inside.
+func membersOf(value string) (map[string]string, error) {
+	if err := checkSyntax(value); err != nil {
+		return nil, err
+	}
+	at := blanks(value, 0)
+	if value[at] != '{' {
+		return nil, errors.New("it must be a JSON object")
+	}
+	members := map[string]string{}
+	for at = blanks(value, at+1); value[at] != '}'; at = blanks(value, at) {
+		end := endOf(value, at)
+		name := value[at+1 : end-1]
+		if strings.Contains(name, `\`) {
+			if err := json.Unmarshal([]byte(value[at:end]), &name); err != nil {
+				return nil, err
+			}
+		}
+		if _, twice := members[name]; twice {
+			return nil, fmt.Errorf("%q is there twice", name)
+		}
+		at = blanks(value, blanks(value, end)+1) // behind the colon
+		end = endOf(value, at)
+		members[name] = value[at:end]
+		if at = blanks(value, end); value[at] == ',' {
+			at++
+		}
+	}
+	return members, nil
+}
+
+// blanks returns where the first byte at or behind a position of a valid JSON text is that is no blank.
+func blanks(text string, at int) int {
+	for at < len(text) && strings.IndexByte(" \t\r\n", text[at]) >= 0 {
+		at++
+	}
+	return at
+}
+
+// endOf returns where the value ends that begins at a position of a valid JSON text.
+func endOf(text string, at int) int {
+	depth := 0
+	for {
+		switch text[at] {
+		case '"':
+			for at++; text[at] != '"'; at++ {
+				if text[at] == '\\' {
+					at++
+				}
+			}
+		case '{', '[':
+			depth++
+		case '}', ']':
+			depth--
+		}
+		at++
+		if depth == 0 && (at == len(text) || strings.IndexByte(",:]} \t\r\n", text[at]) >= 0) {
+			return at
+		}
+	}
 }
 
 // Names of api.TokenSpec's fields in JSON.
@@ -114,29 +178,27 @@ const (
 
 var declared = []string{nameOfName, nameOfAudiences, nameOfExpiration}
 
-func stringsOf(value any) ([]string, bool) {
-	list, ok := value.([]any)
-	texts := make([]string, 0, len(list))
-	for _, element := range list {
-		text, isString := element.(string)
-		texts, ok = append(texts, text), ok && isString
-	}
-	return texts, ok
-}
-
 // document decodes JSON into maps, lists, strings, json.Number, bool and nil. A name that an object has twice is an error,
 // and so is what is not UTF-8: readers differ in what they make of these.
 func document(value string) (any, error) {
-	if !utf8.ValidString(value) {
-		return nil, errors.New("it is not UTF-8")
-	}
-	var whole json.RawMessage
-	if err := json.Unmarshal([]byte(value), &whole); err != nil { // This checks the syntax to the end, and the depth.
+	if err := checkSyntax(value); err != nil {
 		return nil, err
 	}
 	decoder := json.NewDecoder(strings.NewReader(value))
 	decoder.UseNumber()
 	return next(decoder)
+}
+
+// checkSyntax checks it to the end, and the depth.
+func checkSyntax(value string) error {
+	if !utf8.ValidString(value) {
+		return errors.New("it is not UTF-8")
+	}
+	if data := []byte(value); !json.Valid(data) {
+		var whole json.RawMessage
+		return json.Unmarshal(data, &whole) // says why
+	}
+	return nil
 }
 
 func next(decoder *json.Decoder) (any, error) {

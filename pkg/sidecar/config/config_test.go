@@ -243,7 +243,11 @@ func TestParseTokenTakesOnlyWhatIsWritten(t *testing.T) {
 		}
 		for _, name := range names {
 			for _, spelled := range []string{name, strings.ToUpper(name), strings.ToUpper(name[:1]) + name[1:]} {
-				for _, value := range []string{"null", `""`, "[]", "{}", "0", "false", `[""]`, "[null]"} {
+				values := []string{"null", `[""]`}
+				if spelled == name {
+					values = append(values, `""`, "[]", "{}", "0", "false", "[null]")
+				}
+				for _, value := range values {
 					members := []string{`"` + spelled + `":` + value + `,`}
 					if value == "null" {
 						members = append(members, fmt.Sprintf(`"%s\u00%02x%s":null,`, spelled[:1], spelled[1], spelled[2:]))
@@ -259,7 +263,7 @@ func TestParseTokenTakesOnlyWhatIsWritten(t *testing.T) {
 			}
 		}
 	}
-	if tried < 5_000 {
+	if tried < 4_000 {
 		t.Errorf("%d arguments were tried", tried)
 	}
 }
@@ -273,7 +277,7 @@ func TestParseDeclaration(t *testing.T) {
 		"members of another version":      {value: `{"name":"a","audiences":["x","y"],"expirationSeconds":600,"new":[{"name":null}],"files":[]}`},
 		"a name twice":                    {value: `{"name":"a","audiences":["x"],"audiences":["x"],"expirationSeconds":600}`, err: `"audiences" is there twice`},
 		"a name twice, once escaped":      {value: `{"name":"a","audiences":["x"],"\u0061udiences":["x"],"expirationSeconds":600}`, err: `"audiences" is there twice`},
-		"an unknown name twice":           {value: `{"name":"a","audiences":["x"],"expirationSeconds":600,"new":{"a":1,"a":2}}`, err: `"a" is there twice`},
+		"an unknown name twice":           {value: `{"name":"a","audiences":["x"],"expirationSeconds":600,"new":{},"new":{}}`, err: `"new" is there twice`},
 		"a name in another case":          {value: `{"name":"a","AUDIENCES":["x"],"expirationSeconds":600}`, err: `it has "AUDIENCES", which must be spelled "audiences"`},
 		"a letter that folds to an s":     {value: `{"name":"a","audience\u017f":["x"],"audiences":["x"],"expirationSeconds":600}`, err: `which must be spelled "audiences"`},
 		"no name":                         {value: `{"audiences":["x"],"expirationSeconds":600}`, err: `it has no "name"`},
@@ -318,6 +322,18 @@ func FuzzParseToken(f *testing.F) {
 	f.Add(`{"name":"a","audiences":["b"],"expirationSeconds":600,"path":".podtoken-token-a","mode":"0444","refreshAtPercent":20,"files":[{"path":"a","steps":[` +
 		`{"text":"x"},{"do":"range","vars":["$i","$a"],"value":{"get":".audiences"},"then":[{"value":{"call":"json","args":[{"get":"$a"},{"literal":1}],"get":".x"}}],"else":[]}]}]}`)
 	f.Fuzz(func(t *testing.T, value string) {
+		declaration, declarationErr := ParseDeclaration(value)
+		if declarationErr == nil {
+			members, _ := generic(t, value).(map[string]any)
+			audiences := make([]any, len(declaration.Audiences))
+			for i, audience := range declaration.Audiences {
+				audiences[i] = audience
+			}
+			got := []any{declaration.Name, audiences, json.Number(fmt.Sprint(declaration.ExpirationSeconds))}
+			if diff := cmp.Diff([]any{members["name"], members["audiences"], members["expirationSeconds"]}, got); diff != "" && members["expirationSeconds"] != json.Number("-0") {
+				t.Errorf("read in another way (-generic +declaration):\n%s", diff)
+			}
+		}
 		spec, err := ParseToken(value)
 		if err != nil {
 			return
@@ -343,9 +359,8 @@ func FuzzParseToken(f *testing.F) {
 				t.Errorf("%s: %v\n%s", text, err, diff)
 			}
 		}
-		declaration, err := ParseDeclaration(value)
-		if diff := cmp.Diff(api.TokenSpec{Name: spec.Name, Audiences: spec.Audiences, ExpirationSeconds: spec.ExpirationSeconds}, declaration); diff != "" || err != nil {
-			t.Errorf("the controller understands something else: %v\n%s", err, diff)
+		if diff := cmp.Diff(api.TokenSpec{Name: spec.Name, Audiences: spec.Audiences, ExpirationSeconds: spec.ExpirationSeconds}, declaration); diff != "" || declarationErr != nil {
+			t.Errorf("the controller understands something else: %v\n%s", declarationErr, diff)
 		}
 	})
 }
