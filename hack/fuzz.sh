@@ -6,12 +6,15 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 time=${1:-30s}
 shift || true
+# Go makes each new input smaller, by default for up to a minute, and does nothing else then: FuzzHandler had tried 13 inputs after 45
+# seconds, and now tries 9,000 in 15.
+minimize=20x
 
 targets=0 failed=()
 while IFS=: read -r file target; do
   targets=$((targets + 1))
   echo "== $(dirname "$file") $target ($(date -u +%H:%M:%S))"
-  (cd "$(dirname "$file")" && go test -run '^$' -fuzz "^$target\$" -fuzztime "$time" .) || failed+=("$(dirname "$file") $target")
+  (cd "$(dirname "$file")" && go test -run '^$' -fuzz "^$target\$" -fuzztime "$time" -fuzzminimizetime "$minimize" .) || failed+=("$(dirname "$file") $target")
 done < <(grep -rE --include='*_test.go' -o '^func Fuzz[A-Za-z0-9_]+' "${@:-.}" | sed -e 's|^\./||' -e 's|:func |:|' | sort)
 
 [ $targets -gt 0 ] || { echo "fuzz: there is no target below ${*:-.}" >&2; exit 1; }

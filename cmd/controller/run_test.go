@@ -34,6 +34,7 @@ func ready(t *testing.T, p *process) {
 
 // The whole way: a pod comes, its grant is there at once; the pod ends, its grant goes; the controller ends, its Lease is free.
 func TestGrantComesAndGoes(t *testing.T) {
+	t.Parallel()
 	f := newGuarded(t)
 	p := start(t, f, "--removal-delay=0s")
 	ready(t, p)
@@ -252,6 +253,7 @@ func TestHandover(t *testing.T) {
 
 // The token that is read for its audiences appears nowhere.
 func TestNoTokenInTheLog(t *testing.T) {
+	t.Parallel()
 	p := start(t, newGuarded(t), "--log-level=debug")
 	ready(t, p)
 	p.stop(t)

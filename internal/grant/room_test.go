@@ -266,12 +266,12 @@ func permutations[T any](all []T, from int, visit func()) {
 	}
 }
 
-// hostile pods of a ServiceAccount fill the namespace, with names that sort first.
+// hostile pods of a ServiceAccount fill the namespace as it is after restart, with names that sort first.
 func hostile(w *world, age time.Duration, audience string) {
 	evil := cartAccount("uid-evil")
 	evil.Name = "evil"
 	w.add(evil)
-	for i := range 40 {
+	for i := range 10 {
 		p := pod(fmt.Sprintf("a-%03d", i), 3600)
 		p.CreationTimestamp = metav1.NewTime(time.Now().Add(-age))
 		p.Spec.ServiceAccountName = "evil"
@@ -286,10 +286,12 @@ func hostile(w *world, age time.Duration, audience string) {
 	}
 }
 
-// restart forgets everything, and reads the pods again, by name. The pods must be kept alive.
+// restart forgets everything, and reads the pods again, by name. The pods must be kept alive. A namespace has a quarter of its room,
+// which takes a quarter of the time to fill.
 func (w *world) restart() *corev1.PodList {
 	w.t.Helper()
 	declared = newDeclarations()
+	declared.limit /= 4
 	declared.sortBy(w.r.standings(w.t.Context()))
 	w.r.accounts, w.r.ledger, w.r.news = newAccounts(), ledger{}, news{}
 	var pods corev1.PodList
