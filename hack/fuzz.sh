@@ -10,11 +10,21 @@ shift || true
 # seconds, and now tries 9,000 in 15.
 minimize=20x
 
+output=$(mktemp)
+trap 'rm -f "$output"' EXIT
+
+# fuzz fuzzes one target. Go's own end of the time can be a failure, "context deadline exceeded", when an input was on its way: it is none
+# unless there is an input that failed.
+fuzz() {
+  (cd "$1" && go test -run '^$' -fuzz "^$2\$" -fuzztime "$time" -fuzzminimizetime "$minimize" .) 2>&1 | tee "$output" && return
+  grep -q '^ *context deadline exceeded$' "$output" && ! grep -q 'Failing input written to' "$output"
+}
+
 targets=0 failed=()
 while IFS=: read -r file target; do
   targets=$((targets + 1))
   echo "== $(dirname "$file") $target ($(date -u +%H:%M:%S))"
-  (cd "$(dirname "$file")" && go test -run '^$' -fuzz "^$target\$" -fuzztime "$time" -fuzzminimizetime "$minimize" .) || failed+=("$(dirname "$file") $target")
+  fuzz "$(dirname "$file")" "$target" || failed+=("$(dirname "$file") $target")
 done < <(grep -rE --include='*_test.go' -o '^func Fuzz[A-Za-z0-9_]+' "${@:-.}" | sed -e 's|^\./||' -e 's|:func |:|' | sort)
 
 [ $targets -gt 0 ] || { echo "fuzz: there is no target below ${*:-.}" >&2; exit 1; }
