@@ -126,7 +126,11 @@ func TestPodsThatAreForged(t *testing.T) {
 		}, rejected, `the init container "podtoken" is not what podtoken injects`},
 		"a forged status in an annotated pod": {func(p *corev1.Pod) {
 			annotate(p, "audience.mine", "vault", "status", `{"version":"v9","tokens":["mine"],"hash":"0"}`)
-		}, rejected, "podtoken.dev/status does not describe this pod"},
+		}, rejected, `the init container "podtoken" differs from what podtoken injected`},
+		"a forged status of other tokens": {func(p *corev1.Pod) {
+			p.Spec.InitContainers = nil
+			annotate(p, "audience.mine", "vault", "status", `{"version":"v9","tokens":["other"],"hash":"0"}`)
+		}, rejected, "podtoken.dev/status is set on a pod that is not injected"},
 		"a mirror pod with a ServiceAccount": {func(p *corev1.Pod) {
 			p.Annotations = map[string]string{corev1.MirrorPodAnnotationKey: "x"}
 		}, apierrors.IsForbidden, "mirror pod"},
