@@ -106,7 +106,7 @@ const (
 	// WaitFalse lets them start at once.
 	WaitFalse = "false"
 	// WaitStrict holds them back also when the kubelet is started again meanwhile, which runs no hook twice. It costs a startup
-	// probe, 1.4 s of each start as measured (docs/performance.md).
+	// probe, 1.2 s of each start as measured (docs/performance.md).
 	WaitStrict = "strict"
 )
 
