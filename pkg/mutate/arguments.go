@@ -21,6 +21,19 @@ type arguments struct {
 // settingFlags are the flags besides that of tokens.
 var settingFlags = []string{api.FlagNotify, api.FlagNotifySignal, api.FlagMetricsPort}
 
+// flag returns the value of one of settingFlags, empty for none.
+func (r *request) flag(name string) string {
+	switch {
+	case name == api.FlagNotify:
+		return r.notify
+	case name == api.FlagNotifySignal:
+		return r.notifySignal
+	case r.metricsPort != 0:
+		return strconv.Itoa(int(r.metricsPort))
+	}
+	return ""
+}
+
 // readArguments decodes what newSidecar writes, exactly as it is written. It takes nothing else: other readers of the arguments, as the controller and the policies, could understand
 // it in another way, and the kubelet would replace "$(NAME)".
 func readArguments(args []string) (arguments, error) {
@@ -86,12 +99,8 @@ func (s *secondCall) judgeArguments() {
 		s.reject("args: %s", cutTo(err.Error(), 4*maxQuotedBytes))
 		return
 	}
-	want, err := readArguments(s.want.Args)
-	if err != nil {
-		panic(err) // They were just written.
-	}
 	var tokens []api.TokenSpec
-	for i, wanted := range want.tokens {
+	for i, wanted := range s.plan.tokens {
 		at := slices.IndexFunc(got.tokens, func(t api.TokenSpec) bool { return t.Name == wanted.Name })
 		if at < 0 {
 			s.reject("args have no token %q", wanted.Name)
@@ -101,13 +110,13 @@ func (s *secondCall) judgeArguments() {
 		tokens = append(tokens, got.tokens[at])
 	}
 	for _, token := range got.tokens {
-		if !slices.ContainsFunc(want.tokens, func(t api.TokenSpec) bool { return t.Name == token.Name }) {
+		if !slices.ContainsFunc(s.plan.tokens, func(t api.TokenSpec) bool { return t.Name == token.Name }) {
 			s.reject("args have the token %q, which no annotation names", token.Name)
 		}
 	}
 	for _, name := range settingFlags {
-		if got.settings[name] != want.settings[name] {
-			s.warn("args: --%s is %s, not %s", name, quote(got.settings[name]), quote(want.settings[name]))
+		if got, want := got.settings[name], s.plan.req.flag(name); got != want {
+			s.warn("args: --%s is %s, not %s", name, quote(got), quote(want))
 		}
 	}
 	s.tokens = tokens

@@ -98,11 +98,7 @@ func (p *plan) changedText(wrong []difference) string {
 	if !p.injectedBefore() {
 		return fmt.Sprintf("the init container %q is not what podtoken injects, %s: remove it, podtoken adds its own", api.ContainerName, text)
 	}
-	by := wrong[0].by
-	if by == "" {
-		by = byEditor
-	}
-	return fmt.Sprintf("the init container %q differs from what podtoken injected, %s: probably changed by %s", api.ContainerName, text, by)
+	return fmt.Sprintf("the init container %q differs from what podtoken injected, %s: probably changed by %s", api.ContainerName, text, wrong[0].by)
 }
 
 // injectedBefore reports whether the Pod has the status that the webhook writes.

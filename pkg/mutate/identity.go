@@ -75,7 +75,7 @@ func chosen(configured, pod *int64, fallback int64) *int64 {
 // common returns the explicit user or group, other than root's, that all readers have.
 func (p *plan) common(of func(member) *int64) (common int64, ok bool) {
 	for _, m := range p.members {
-		if !m.reads || m.ends() && p.readsAll(m) {
+		if !p.decides(m) {
 			continue
 		}
 		id := of(m)
@@ -87,6 +87,9 @@ func (p *plan) common(of func(member) *int64) (common int64, ok bool) {
 	return common, ok
 }
 
+// decides reports whether the identity has to suit the member: it reads the files, and could not read them as any other user's.
+func (p *plan) decides(m member) bool { return m.reads && !(m.ends() && p.readsAll(m)) }
+
 // ends reports whether the member is an init container that ends before the application starts.
 func (m member) ends() bool {
 	return m.list == initContainersField && m.RestartPolicy != corev1.ContainerRestartPolicyAlways
@@ -96,7 +99,7 @@ func (m member) ends() bool {
 func (p *plan) allUsersExplicit() bool {
 	return !slices.ContainsFunc(p.members, func(m member) bool {
 		user := p.runAsUser(m)
-		return m.reads && !(m.ends() && p.readsAll(m)) && (user == nil || *user <= 0)
+		return p.decides(m) && (user == nil || *user <= 0)
 	})
 }
 

@@ -34,7 +34,7 @@ func (p *plan) settle() []difference {
 func (p *plan) meet(raw json.RawMessage) []difference {
 	existing := new(corev1.Container)
 	if err := json.Unmarshal(raw, existing); err != nil {
-		return []difference{{text: fmt.Sprintf("it cannot be read: %v", err)}}
+		return []difference{{text: fmt.Sprintf("it cannot be read: %v", err), by: byEditor}}
 	}
 	s := &secondCall{plan: p, got: existing, want: p.sidecar}
 	s.judge()

@@ -2,7 +2,6 @@ package mutate
 
 import (
 	"math"
-	"strconv"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
@@ -49,17 +48,13 @@ func (p *plan) newSidecar(id identity, resources corev1.ResourceRequirements) *c
 	for _, token := range p.req.withModes(id.mode) {
 		c.Args = append(c.Args, "--"+api.FlagToken+"="+config.FormatToken(token))
 	}
-	if p.req.notify != "" {
-		c.Args = append(c.Args, "--"+api.FlagNotify+"="+p.req.notify)
-	}
-	if p.req.notifySignal != "" {
-		c.Args = append(c.Args, "--"+api.FlagNotifySignal+"="+p.req.notifySignal)
-	}
-	if p.req.metricsPort != 0 {
-		c.Args = append(c.Args, "--"+api.FlagMetricsPort+"="+strconv.Itoa(int(p.req.metricsPort)))
-		if !p.pod.Spec.HostNetwork { // A declared port would become a port of the node.
-			c.Ports = []corev1.ContainerPort{{Name: api.ContainerName, ContainerPort: p.req.metricsPort, Protocol: corev1.ProtocolTCP}}
+	for _, name := range settingFlags {
+		if value := p.req.flag(name); value != "" {
+			c.Args = append(c.Args, "--"+name+"="+value)
 		}
+	}
+	if p.req.metricsPort != 0 && !p.pod.Spec.HostNetwork { // A declared port would become a port of the node.
+		c.Ports = []corev1.ContainerPort{{Name: api.ContainerName, ContainerPort: p.req.metricsPort, Protocol: corev1.ProtocolTCP}}
 	}
 	if p.req.readiness {
 		c.ReadinessProbe = readinessProbe(p.req.metricsPort)
