@@ -47,7 +47,7 @@ func TestMissingGrantIsExplained(t *testing.T) {
 }
 
 // A copy that `kubectl debug --copy-to` makes has the sidecar and not the label by which the controller counts. It runs, and its tokens
-// end some time after the last Pod that has the label: explain says so before and after, and what to do helps.
+// end some time after the last Pod that has the label: explain names the missing label before and after, and its remedy works.
 func TestCopyThatIsNotCounted(t *testing.T) {
 	t.Parallel()
 	n := newNamespace(t, nil)

@@ -178,7 +178,7 @@ func TestGrantsStay(t *testing.T) {
 }
 
 // Roles as large as the API server takes them are not denied for their size, nor asked about, unless they may be about the rights of grants: of more than
-// a thousand rules only the text is looked at.
+// a thousand rules only the text is searched.
 func TestLargeRoles(t *testing.T) {
 	t.Parallel()
 	policy := newPolicy(t, "podtoken-grants")

@@ -1,4 +1,4 @@
-// Package inherited undoes what a process inherits from whoever started it and hands on to the processes that it starts itself.
+// Package inherited undoes what a process inherits from the process that started it and hands on to the processes that it starts itself.
 // Tests and the test cluster use it: what they find must not depend on how they were started. The programs that are shipped do not.
 package inherited
 

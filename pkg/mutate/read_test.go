@@ -174,7 +174,7 @@ func (p *plainReader) strings(raw json.RawMessage) []string {
 	return plainList(p, raw, func(raw json.RawMessage) string { return plainValue[string](p, raw) })
 }
 
-// isSet tells whether there is a value that is not null.
+// isSet reports whether there is a value that is not null.
 func isSet(raw json.RawMessage) bool { return len(raw) > 0 && string(raw) != "null" }
 
 // inOrder calls f for each field of an object as it stands in the document.

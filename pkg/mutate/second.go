@@ -55,7 +55,7 @@ const (
 	byAuthor    = "an edit of the annotations, of a profile or of the installation's limits after the Pod was injected (create or render it again), or by " + byEditor
 )
 
-// containerRules is the one table that decides about a container of ours that is there already. Each field that the API has is in it; a field of a newer
+// containerRules is the one table that decides about podtoken's container in a Pod that has one already. Each field that the API has is in it; a field of a newer
 // API is as good as those without a rule, for no webhook of this version has set it.
 var containerRules = []containerRule{
 	{"name", "", nil}, // by which it was found
@@ -192,7 +192,7 @@ func (s *secondCall) judgeEnv() {
 // ownPaths are what the sidecar needs to see as it is.
 var ownPaths = []string{api.SidecarTokenDir, api.APIMountPath, api.SidecarBinary}
 
-// hidden is the path of ours that a mount at the path would hide, in whole or in part, or whose place it would take; empty for none.
+// hidden is the one of ownPaths that a mount at the path would hide, in whole or in part, or whose place it would take; empty for none.
 func hidden(mountPath string) string {
 	i := slices.IndexFunc(ownPaths, func(own string) bool { return below(mountPath, own) || below(own, mountPath) })
 	if i < 0 {
@@ -279,7 +279,7 @@ func gateOf(c *corev1.Container) gate {
 	}
 }
 
-// judgeGate: other containers must wait, in one way or another. What others add besides is of no importance, but for what takes the place of ours.
+// judgeGate: other containers must wait, in one way or another. What others add besides is of no importance, but for what takes the place of podtoken's hook or probe.
 func (s *secondCall) judgeGate() {
 	got, want := gateOf(s.got), gateOf(s.want)
 	switch {

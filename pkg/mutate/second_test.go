@@ -94,10 +94,10 @@ func TestSecondCall(t *testing.T) {
 		"a variable": {change: func(c *corev1.Container) {
 			c.Env = append(c.Env, corev1.EnvVar{Name: "KUBERNETES_SERVICE_HOST", Value: "api"})
 		}},
-		"a variable before ours":  {change: func(c *corev1.Container) { c.Env = append([]corev1.EnvVar{{Name: "A"}}, c.Env...) }},
-		"a variable of ours":      {change: func(c *corev1.Container) { c.Env[0] = corev1.EnvVar{Name: api.EnvPodName, Value: "other"} }, denied: "env[PODTOKEN_POD_NAME].value is \"other\""},
-		"a variable of ours more": {change: func(c *corev1.Container) { c.Env = append(c.Env, corev1.EnvVar{Name: api.EnvPodUID, Value: "other"}) }, denied: "env[PODTOKEN_POD_UID]"},
-		"a variable of ours less": {change: func(c *corev1.Container) { c.Env = c.Env[1:] }, denied: "env has no PODTOKEN_POD_NAME"},
+		"a variable before ours":   {change: func(c *corev1.Container) { c.Env = append([]corev1.EnvVar{{Name: "A"}}, c.Env...) }},
+		"podtoken's variable":      {change: func(c *corev1.Container) { c.Env[0] = corev1.EnvVar{Name: api.EnvPodName, Value: "other"} }, denied: "env[PODTOKEN_POD_NAME].value is \"other\""},
+		"podtoken's variable more": {change: func(c *corev1.Container) { c.Env = append(c.Env, corev1.EnvVar{Name: api.EnvPodUID, Value: "other"}) }, denied: "env[PODTOKEN_POD_UID]"},
+		"podtoken's variable less": {change: func(c *corev1.Container) { c.Env = c.Env[1:] }, denied: "env has no PODTOKEN_POD_NAME"},
 
 		"requests a quarter, and a CPU limit": {change: func(c *corev1.Container) {
 			c.Resources.Requests = corev1.ResourceList{"cpu": resource.MustParse("7m"), "memory": resource.MustParse("4Mi")}
@@ -164,7 +164,7 @@ func TestSecondCall(t *testing.T) {
 		"another end": {change: func(c *corev1.Container) {
 			c.Lifecycle.PreStop = &corev1.LifecycleHandler{Sleep: &corev1.SleepAction{Seconds: 5}}
 		}},
-		"waits although nobody asks": {annotations: `"podtoken.dev/wait": "false"`, change: func(c *corev1.Container) { c.StartupProbe = patientProbe() }, warned: `wait for the tokens by a startup probe, and podtoken.dev/wait is "false"`},
+		"waits, and wait is false": {annotations: `"podtoken.dev/wait": "false"`, change: func(c *corev1.Container) { c.StartupProbe = patientProbe() }, warned: `wait for the tokens by a startup probe, and podtoken.dev/wait is "false"`},
 		"a hook for a Job that counts restarts": {pod: onFailure, change: func(c *corev1.Container) {
 			c.Lifecycle, c.StartupProbe = &corev1.Lifecycle{PostStart: &corev1.LifecycleHandler{Exec: exec("/podtoken-sidecar", "wait").Exec}}, nil
 		}, warned: "the other containers wait for the tokens by a postStart hook, not by a startup probe"},
@@ -258,16 +258,16 @@ func TestSecondCall(t *testing.T) {
 		"a token more": {change: func(c *corev1.Container) {
 			c.Args = append(c.Args, strings.NewReplacer(`"a"`, `"b"`).Replace(c.Args[0]))
 		}, denied: `args have the token "b"`},
-		"a token less":                          {change: func(c *corev1.Container) { c.Args = nil }, denied: "args: no token to keep"},
-		"another directory":                     {change: func(c *corev1.Container) { c.Args = append(c.Args, "--dir=/tmp") }, denied: `args: "--dir=/tmp" is not one of podtoken's`},
-		"an argument":                           {change: func(c *corev1.Container) { c.Args = append(c.Args, "x") }, denied: `args: "x" is not one`},
-		"somebody else is told":                 {annotations: `"podtoken.dev/notify": "http://localhost:80/"`, change: args("localhost:80", "localhost:81"), warned: "args: --notify is"},
-		"somebody outside is told":              {annotations: `"podtoken.dev/notify": "http://localhost:80/"`, change: args("localhost:80", "example.com:80"), denied: "only the pod's own loopback"},
-		"another port":                          {annotations: `"podtoken.dev/metrics-port": "9102"`, change: args("9102", "9103"), warned: "--metrics-port"},
-		"a port that is none":                   {annotations: `"podtoken.dev/metrics-port": "9102"`, change: args("9102", "x"), denied: `--metrics-port="x" is no port`},
-		"another format":                        {annotations: `"podtoken.dev/format.a": "json"`, change: args(`"text":`, `"text":"x"},{"text":`), warned: "files of the token"},
-		"a port is added that nobody asked for": {change: func(c *corev1.Container) { c.Args = append(c.Args, "--metrics-port=9102") }, warned: `--metrics-port is "9102", not ""`},
-		"a flag twice":                          {annotations: `"podtoken.dev/metrics-port": "9102"`, change: func(c *corev1.Container) { c.Args = append(c.Args, "--metrics-port=9102") }, denied: "--metrics-port is there twice"},
+		"a token less":                  {change: func(c *corev1.Container) { c.Args = nil }, denied: "args: no token to keep"},
+		"another directory":             {change: func(c *corev1.Container) { c.Args = append(c.Args, "--dir=/tmp") }, denied: `args: "--dir=/tmp" is not one of podtoken's`},
+		"an argument":                   {change: func(c *corev1.Container) { c.Args = append(c.Args, "x") }, denied: `args: "x" is not one`},
+		"another URL is notified":       {annotations: `"podtoken.dev/notify": "http://localhost:80/"`, change: args("localhost:80", "localhost:81"), warned: "args: --notify is"},
+		"a URL outside is notified":     {annotations: `"podtoken.dev/notify": "http://localhost:80/"`, change: args("localhost:80", "example.com:80"), denied: "only the pod's own loopback"},
+		"another port":                  {annotations: `"podtoken.dev/metrics-port": "9102"`, change: args("9102", "9103"), warned: "--metrics-port"},
+		"a port that is none":           {annotations: `"podtoken.dev/metrics-port": "9102"`, change: args("9102", "x"), denied: `--metrics-port="x" is no port`},
+		"another format":                {annotations: `"podtoken.dev/format.a": "json"`, change: args(`"text":`, `"text":"x"},{"text":`), warned: "files of the token"},
+		"a port that was not requested": {change: func(c *corev1.Container) { c.Args = append(c.Args, "--metrics-port=9102") }, warned: `--metrics-port is "9102", not ""`},
+		"a flag twice":                  {annotations: `"podtoken.dev/metrics-port": "9102"`, change: func(c *corev1.Container) { c.Args = append(c.Args, "--metrics-port=9102") }, denied: "--metrics-port is there twice"},
 		"everything that hardens": {change: func(c *corev1.Container) {
 			c.SecurityContext.RunAsGroup, c.SecurityContext.AppArmorProfile = id(65534), &corev1.AppArmorProfile{Type: "RuntimeDefault"}
 			c.SecurityContext.SeccompProfile.Type, c.WorkingDir = "Localhost", "/tmp"

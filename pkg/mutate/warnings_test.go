@@ -64,7 +64,7 @@ func TestMountsAboveTheTokens(t *testing.T) {
 	}
 }
 
-// TestWindows: a Pod that can run on Windows alone is denied, however it says so.
+// TestWindows: a Pod that can run only on Windows is denied, by each field that can demand it.
 func TestWindows(t *testing.T) {
 	affinity := func(terms string) string {
 		return `"affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [` + terms + `]}}}`

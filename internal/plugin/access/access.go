@@ -46,7 +46,7 @@ func (a Account) MayMint(ctx context.Context, client kubernetes.Interface, audie
 	return a.may(ctx, client, authorizationv1.ResourceAttributes{Verb: api.VerbMint, Group: api.RBACGroup, Version: "*", Resource: api.ResourceAudiences, Name: audience})
 }
 
-// MayMintLifetime tells whether the account has the verb mint for a lifetime.
+// MayMintLifetime reports whether the account has the verb mint for a lifetime.
 func (a Account) MayMintLifetime(ctx context.Context, client kubernetes.Interface, seconds int64) (Answer, error) {
 	return a.may(ctx, client, authorizationv1.ResourceAttributes{
 		Verb: api.VerbMint, Group: api.RBACGroup, Version: "*", Resource: api.ResourceLifetimes, Name: strconv.FormatInt(seconds, 10),
